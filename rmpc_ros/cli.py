@@ -1,0 +1,131 @@
+"""`rmpc`: the command line.
+
+Each command imports what it needs when it runs, so that `rmpc --help` is quick. With `--json` standard output carries one
+JSON object and nothing else; everything meant for people goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rmpc_ros.errors import RmpcError
+
+app = typer.Typer(
+    name="rmpc",
+    help="Networked robust MPC: simulate, check, fit, study and measure.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+SetWords = Annotated[list[str] | None, typer.Option("--set", help="Settings as key=value words; repeatable.")]
+OutFolder = Annotated[Path | None, typer.Option("--out", help="Folder for figures [default: runs/<name>].")]
+
+
+def plain(value: Any) -> Any:
+    """Turn numpy values into JSON types; numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def emit(result: dict[str, Any], as_json: bool, lines: Iterable[str] | None = None) -> None:
+    """Print a result: one JSON object, or lines for people."""
+    if as_json:
+        print(json.dumps(plain(result)))
+    elif lines is not None:
+        for line in lines:
+            print(line)
+    else:
+        print(json.dumps(plain(result), indent=2))
+
+
+def _run_study(kind: str, name: str | None, words: list[str] | None, as_json: bool, out: Path | None) -> None:
+    from rmpc_ros.studies import registry
+
+    if name is None:
+        known = registry.names(kind)
+        emit(known, as_json, [f"{n:20} {doc}" for n, doc in known.items()])
+        return
+    study = registry.load(kind, name)
+    settings = registry.parse_settings(study, words or [])
+    folder = out or Path("runs") / f"{kind}-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    result = study.run(settings, folder)
+    (folder / "result.json").write_text(json.dumps(plain(result), indent=2) + "\n", encoding="utf-8")
+    emit(result, as_json, study.table(result) if study.table else None)
+
+
+@app.command()
+def study(
+    name: Annotated[str | None, typer.Argument(help="Which study; without it, list them.")] = None,
+    set_: SetWords = None,
+    as_json: JsonFlag = False,
+    out: OutFolder = None,
+) -> None:
+    """Reproduce an experiment of the papers or of ours."""
+    _run_study("study", name, set_, as_json, out)
+
+
+@app.command()
+def bench(
+    name: Annotated[str | None, typer.Argument(help="Which benchmark; without it, list them.")] = None,
+    set_: SetWords = None,
+    as_json: JsonFlag = False,
+    out: OutFolder = None,
+) -> None:
+    """Measure, always two things in one run."""
+    _run_study("bench", name, set_, as_json, out)
+
+
+def spread_words(arguments: list[str], flags: tuple[str, ...] = ("--set", "--param")) -> list[str]:
+    """Let one flag take several key=value words: `--set a=1 b=2` becomes `--set a=1 --set b=2`."""
+    out: list[str] = []
+    flag: str | None = None
+    for n, word in enumerate(arguments):
+        if flag and "=" in word and not word.startswith("-"):
+            if arguments[n - 1] != flag:
+                out.append(flag)
+            out.append(word)
+            continue
+        flag = word if word in flags else None
+        out.append(word)
+    return out
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `rmpc`; returns the exit status (0 only on success)."""
+    words = spread_words(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(args=words, prog_name="rmpc", standalone_mode=True)
+    except RmpcError as error:
+        print(f"rmpc: {error}", file=sys.stderr)
+        return 1
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    return 0
+
+
+def entry() -> None:
+    """Console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

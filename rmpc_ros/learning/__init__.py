@@ -1,0 +1,1 @@
+"""What improves with experience: training environments, policies, critics, the learner's store."""

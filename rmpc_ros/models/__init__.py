@@ -1,0 +1,1 @@
+"""What the plant does: linear and nonlinear models, residuals learned from data, state estimation."""

@@ -1,0 +1,1 @@
+"""What one agent decides: its robust MPC, its feedback, its fallback controllers."""

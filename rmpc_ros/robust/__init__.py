@@ -1,0 +1,1 @@
+"""Deciding under uncertainty: policies, robust counterparts, column-and-constraint generation, ambiguity."""

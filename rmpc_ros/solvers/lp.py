@@ -1,0 +1,205 @@
+"""Linear and mixed-integer linear programs through HiGHS.
+
+    min  c'x   s.t.  row_lower <= A x <= row_upper,  lower <= x <= upper,  x_j integer for j in `integer`
+
+`LinearProgram` is built once and keeps its basis: change costs, bounds, matrix entries or add rows, then solve again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import highspy
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from rmpc_ros.errors import InfeasibleError, NumericalError, UnboundedError
+
+Vector = NDArray[np.float64]
+
+_INFEASIBLE = highspy.HighsModelStatus.kInfeasible
+_UNBOUNDED = highspy.HighsModelStatus.kUnbounded
+_EITHER = highspy.HighsModelStatus.kUnboundedOrInfeasible
+
+
+@dataclass(frozen=True)
+class LpSolution:
+    """A checked optimum.
+
+    Attributes
+    ----------
+    x : (n,) primal point.
+    objective : value at `x` (constant included).
+    row_dual : (m,) multipliers of the rows, d objective / d row bound; empty for mixed-integer programs.
+    gap : relative gap between incumbent and bound (0 for linear programs).
+    bound : best proven lower bound (equals `objective` for linear programs).
+    """
+
+    x: Vector
+    objective: float
+    row_dual: Vector
+    gap: float
+    bound: float
+
+
+class LinearProgram:
+    """A linear or mixed-integer program that is built once and re-solved with changed data.
+
+    Parameters
+    ----------
+    cost : (n,)
+    matrix : (m, n) sparse or dense
+    row_lower, row_upper : (m,), infinities allowed
+    lower, upper : (n,), infinities allowed; default free
+    integer : indices of integer variables
+    constant : added to the objective
+    tolerance : largest accepted primal violation, relative to 1 + the size of the row's bound
+    options : HiGHS options by name
+    """
+
+    def __init__(
+        self,
+        cost: ArrayLike,
+        matrix: sparse.sparray | sparse.spmatrix | NDArray[np.float64],
+        row_lower: ArrayLike,
+        row_upper: ArrayLike,
+        lower: ArrayLike | None = None,
+        upper: ArrayLike | None = None,
+        integer: ArrayLike | None = None,
+        constant: float = 0.0,
+        tolerance: float = 1e-6,
+        options: dict[str, str | int | float | bool] | None = None,
+    ) -> None:
+        c = np.asarray(cost, float)
+        a = sparse.csr_array(matrix)
+        n, m = c.size, a.shape[0]
+        if a.shape != (m, n):
+            raise ValueError(f"matrix has shape {a.shape}, cost has {n} entries")
+        model = highspy.HighsLp()
+        model.num_col_, model.num_row_ = n, m
+        model.col_cost_ = c
+        model.offset_ = constant
+        model.col_lower_ = np.full(n, -np.inf) if lower is None else np.broadcast_to(np.asarray(lower, float), n).copy()
+        model.col_upper_ = np.full(n, np.inf) if upper is None else np.broadcast_to(np.asarray(upper, float), n).copy()
+        model.row_lower_ = np.broadcast_to(np.asarray(row_lower, float), m).copy()
+        model.row_upper_ = np.broadcast_to(np.asarray(row_upper, float), m).copy()
+        model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        model.a_matrix_.start_ = a.indptr.astype(np.int32)
+        model.a_matrix_.index_ = a.indices.astype(np.int32)
+        model.a_matrix_.value_ = a.data.astype(float)
+        self._mixed = integer is not None and np.size(integer) > 0
+        if self._mixed:
+            kinds = [highspy.HighsVarType.kContinuous] * n
+            for j in np.atleast_1d(np.asarray(integer, int)):
+                kinds[j] = highspy.HighsVarType.kInteger
+            model.integrality_ = kinds
+        self.highs = highspy.Highs()
+        self.highs.setOptionValue("output_flag", False)
+        self.highs.setOptionValue("threads", 1)
+        for name, value in (options or {}).items():
+            if self.highs.setOptionValue(name, value) != highspy.HighsStatus.kOk:
+                raise ValueError(f"HiGHS refused option {name}={value!r}")
+        self.highs.passModel(model)
+        self.tolerance = tolerance
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.highs.getNumRow(), self.highs.getNumCol()
+
+    def set_cost(self, cost: ArrayLike) -> None:
+        """Replace the whole cost vector, (n,)."""
+        c = np.asarray(cost, float)
+        self.highs.changeColsCost(c.size, np.arange(c.size, dtype=np.int32), c)
+
+    def set_row_bounds(self, rows: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> None:
+        """Replace the bounds of the named rows."""
+        index = np.atleast_1d(np.asarray(rows, np.int32))
+        lo = np.broadcast_to(np.asarray(lower, float), index.size)
+        hi = np.broadcast_to(np.asarray(upper, float), index.size)
+        for row, low, high in zip(index, lo, hi, strict=True):
+            self.highs.changeRowBounds(int(row), float(low), float(high))
+
+    def set_bounds(self, columns: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> None:
+        """Replace the bounds of the named variables."""
+        index = np.atleast_1d(np.asarray(columns, np.int32))
+        lo = np.ascontiguousarray(np.broadcast_to(np.asarray(lower, float), index.size))
+        hi = np.ascontiguousarray(np.broadcast_to(np.asarray(upper, float), index.size))
+        self.highs.changeColsBounds(index.size, index, lo, hi)
+
+    def set_entries(self, rows: ArrayLike, columns: ArrayLike, values: ArrayLike) -> None:
+        """Replace single matrix entries."""
+        for i, j, v in zip(np.atleast_1d(rows), np.atleast_1d(columns), np.atleast_1d(values), strict=True):  # type: ignore[arg-type]
+            self.highs.changeCoeff(int(i), int(j), float(v))
+
+    def add_columns(self, cost: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> int:
+        """Append variables that appear in no row yet; returns the index of the first."""
+        c = np.atleast_1d(np.asarray(cost, float))
+        first = int(self.highs.getNumCol())
+        lo, hi = np.broadcast_to(np.asarray(lower, float), c.size), np.broadcast_to(np.asarray(upper, float), c.size)
+        empty = np.empty(0, np.int32)
+        self.highs.addCols(c.size, c, lo.copy(), hi.copy(), 0, empty, empty, np.empty(0))
+        return first
+
+    def add_rows(
+        self, matrix: sparse.sparray | sparse.spmatrix | NDArray[np.float64], lower: ArrayLike, upper: ArrayLike
+    ) -> int:
+        """Append rows; returns the index of the first."""
+        a = sparse.csr_array(matrix)
+        m, first = a.shape[0], int(self.highs.getNumRow())
+        lo, hi = np.broadcast_to(np.asarray(lower, float), m), np.broadcast_to(np.asarray(upper, float), m)
+        self.highs.addRows(
+            m, lo.copy(), hi.copy(), a.nnz, a.indptr[:-1].astype(np.int32), a.indices.astype(np.int32), a.data.astype(float)
+        )
+        return first
+
+    def solve(self) -> LpSolution:
+        """Solve from the last basis.
+
+        Raises
+        ------
+        InfeasibleError, UnboundedError, NumericalError
+        """
+        run = self.highs.run()
+        status = self.highs.getModelStatus()
+        word = self.highs.modelStatusToString(status)
+        if status == _EITHER:  # presolve could not tell which: ask the simplex method
+            self.highs.setOptionValue("presolve", "off")
+            self.highs.run()
+            status = self.highs.getModelStatus()
+            word = self.highs.modelStatusToString(status)
+            self.highs.setOptionValue("presolve", "choose")
+        if status == _INFEASIBLE:
+            raise InfeasibleError("the linear program has no feasible point", word)
+        if status in (_UNBOUNDED, _EITHER):
+            raise UnboundedError("the linear program is unbounded", word)
+        if run == highspy.HighsStatus.kError or status != highspy.HighsModelStatus.kOptimal:
+            raise NumericalError(f"HiGHS stopped with '{word}'", word)
+        solution = self.highs.getSolution()
+        info = self.highs.getInfo()
+        if info.max_primal_infeasibility > self.tolerance * 10:
+            raise NumericalError(
+                f"HiGHS reports an optimum that violates its rows by {info.max_primal_infeasibility:.2e}", word
+            )
+        objective = float(info.objective_function_value)
+        return LpSolution(
+            x=np.array(solution.col_value),
+            objective=objective,
+            row_dual=np.empty(0) if self._mixed else np.array(solution.row_dual),
+            gap=float(info.mip_gap) if self._mixed else 0.0,
+            bound=float(info.mip_dual_bound) if self._mixed else objective,
+        )
+
+
+def solve_lp(
+    cost: ArrayLike,
+    matrix: sparse.sparray | sparse.spmatrix | NDArray[np.float64],
+    row_lower: ArrayLike,
+    row_upper: ArrayLike,
+    lower: ArrayLike | None = None,
+    upper: ArrayLike | None = None,
+    integer: ArrayLike | None = None,
+) -> LpSolution:
+    """Build and solve a linear or mixed-integer program once; see `LinearProgram`."""
+    return LinearProgram(cost, matrix, row_lower, row_upper, lower, upper, integer).solve()

@@ -1,0 +1,1 @@
+"""The papers' experiments and our own, one file each: `rmpc study NAME` runs `rmpc_ros/studies/NAME.py`."""
