@@ -1,7 +1,7 @@
 """`rmpc`: the command line.
 
-Each command imports what it needs when it runs, so that `rmpc --help` is quick. With `--json` standard output carries one
-JSON object and nothing else; everything meant for people goes to standard error.
+Each command imports what it needs when it runs, so that `rmpc --help` is quick. With `--json` standard output carries
+one JSON object and nothing else; everything meant for people goes to standard error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The vocabulary of what can go wrong.
 
-Every message names the thing, its value, what is allowed and where it came from. The command line prints it as one line;
-a node counts it on /diagnostics. Nothing else of ours is raised on purpose.
+Every message names the thing, its value, what is allowed and where it came from. The command line prints it as one
+line; a node counts it on /diagnostics. Nothing else of ours is raised on purpose.
 """
 
 from __future__ import annotations

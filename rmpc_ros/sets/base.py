@@ -1,8 +1,8 @@
 """The one interface of all uncertainty sets.
 
 A robust constraint  a(x)'u <= b(x) for all u in U  holds iff  support(a(x)) <= b(x), where
-support(a) = max { a'u : u in U }  (math.md section 1). Every family therefore gives its support function as a number and
-as convex constraints; most get both from one conic description of the set.
+support(a) = max { a'u : u in U }  (math.md section 1). Every family therefore gives its support function as a number
+and as convex constraints; most get both from one conic description of the set.
 """
 
 from __future__ import annotations
@@ -100,7 +100,12 @@ class UncertaintySet(ABC):
         form = self.conic()
         k = form.G.shape[1]
         program = ConicProgram(
-            None, np.concatenate([-a, np.zeros(k)]), sparse.hstack([form.F, form.G], format="csc"), form.h, form.cones, 1e-9
+            None,
+            np.concatenate([-a, np.zeros(k)]),
+            sparse.hstack([form.F, form.G], format="csc"),
+            form.h,
+            form.cones,
+            1e-9,
         )
         return program.solve().x[: self.dim]
 
@@ -171,7 +176,9 @@ class UncertaintySet(ABC):
         """Euclidean distance of u to the set, by one conic program."""
         d, k = self.dim, form.G.shape[1]
         top = sparse.hstack([sparse.csc_array((form.F.shape[0], 1)), form.F, form.G])
-        ball = sparse.block_array([[-sparse.eye_array(1), None, None], [None, -sparse.eye_array(d), sparse.csc_array((d, k))]])
+        ball = sparse.block_array(
+            [[-sparse.eye_array(1), None, None], [None, -sparse.eye_array(d), sparse.csc_array((d, k))]]
+        )
         program = ConicProgram(
             None,
             np.concatenate([[1.0], np.zeros(d + k)]),
@@ -241,7 +248,9 @@ def _in_dual_cones(z: cp.Variable, cones: Sequence[Cone]) -> list[cp.Constraint]
                 columns, rows = np.tril_indices(n)
                 full = cp.Variable((n, n), PSD=True)
                 weights = np.where(rows == columns, 1.0, np.sqrt(2))
-                out.append(part == cp.multiply(weights, cp.hstack([full[i, j] for i, j in zip(rows, columns, strict=True)])))
+                out.append(
+                    part == cp.multiply(weights, cp.hstack([full[i, j] for i, j in zip(rows, columns, strict=True)]))
+                )
     return out
 
 

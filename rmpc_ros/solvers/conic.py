@@ -73,7 +73,9 @@ class ConicProgram:
         self.rhs = np.asarray(rhs, float).copy()
         rows = sum(c.rows for c in cones)
         if self.matrix.shape != (rows, q.size) or self.rhs.size != rows:
-            raise ValueError(f"A has shape {self.matrix.shape}, b {self.rhs.size}; cones want {rows} rows, cost {q.size}")
+            raise ValueError(
+                f"A has shape {self.matrix.shape}, b {self.rhs.size}; cones want {rows} rows, cost {q.size}"
+            )
         settings = clarabel.DefaultSettings()
         settings.verbose = False
         settings.max_threads = 1
@@ -83,7 +85,9 @@ class ConicProgram:
         settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
         self.cones = tuple(cones)
         self.tolerance = tolerance
-        self._solver = clarabel.DefaultSolver(p, q, self.matrix, self.rhs, [_BUILD[c.kind](c.size) for c in cones], settings)
+        self._solver = clarabel.DefaultSolver(
+            p, q, self.matrix, self.rhs, [_BUILD[c.kind](c.size) for c in cones], settings
+        )
 
     def update(
         self,
@@ -116,9 +120,7 @@ class ConicProgram:
         result = self._solver.solve()
         word = str(result.status)
         if "PrimalInfeasible" in word and not word.startswith("Almost"):
-            raise InfeasibleError(
-                "the conic program has no feasible point", word, {"certificate": np.array(result.z)}
-            )
+            raise InfeasibleError("the conic program has no feasible point", word, {"certificate": np.array(result.z)})
         if "DualInfeasible" in word and not word.startswith("Almost"):
             raise UnboundedError("the conic program is unbounded", word, {"certificate": np.array(result.x)})
         if result.status != clarabel.SolverStatus.Solved:
@@ -127,5 +129,7 @@ class ConicProgram:
         residual = float(np.max(np.abs(self.matrix @ x + s - self.rhs), initial=0.0))
         scale = 1.0 + float(np.max(np.abs(self.rhs), initial=0.0)) + float(np.max(np.abs(x), initial=0.0))
         if not residual <= 100 * self.tolerance * scale:
-            raise NumericalError(f"Clarabel's point violates A x + s = b by {residual:.2e}", word, {"residual": residual})
+            raise NumericalError(
+                f"Clarabel's point violates A x + s = b by {residual:.2e}", word, {"residual": residual}
+            )
         return ConicSolution(x, s, np.array(result.z), float(result.obj_val), float(result.solve_time))

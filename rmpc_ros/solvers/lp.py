@@ -130,7 +130,7 @@ class LinearProgram:
 
     def set_entries(self, rows: ArrayLike, columns: ArrayLike, values: ArrayLike) -> None:
         """Replace single matrix entries."""
-        for i, j, v in zip(np.atleast_1d(rows), np.atleast_1d(columns), np.atleast_1d(values), strict=True):  # type: ignore[arg-type]
+        for i, j, v in zip(np.atleast_1d(rows), np.atleast_1d(columns), np.atleast_1d(values), strict=True):
             self.highs.changeCoeff(int(i), int(j), float(v))
 
     def add_columns(self, cost: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> int:
@@ -150,7 +150,13 @@ class LinearProgram:
         m, first = a.shape[0], int(self.highs.getNumRow())
         lo, hi = np.broadcast_to(np.asarray(lower, float), m), np.broadcast_to(np.asarray(upper, float), m)
         self.highs.addRows(
-            m, lo.copy(), hi.copy(), a.nnz, a.indptr[:-1].astype(np.int32), a.indices.astype(np.int32), a.data.astype(float)
+            m,
+            lo.copy(),
+            hi.copy(),
+            a.nnz,
+            a.indptr[:-1].astype(np.int32),
+            a.indices.astype(np.int32),
+            a.data.astype(float),
         )
         return first
 
