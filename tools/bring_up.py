@@ -1,0 +1,116 @@
+"""Build the messages and install the package into the virtual environment that runs this script.
+
+For a machine without a ROS 2 installation, where ROS 2 comes as Python wheels (requirements-ros.txt): the environment
+itself is the ament prefix, so `cmake --install` into it is all there is. The Python files are linked, not copied: an
+edit in the checkout is in force at once; a new file after the next run of this script.
+
+    .venv/bin/python tools/bring_up.py
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+PREFIX = Path(sys.prefix)
+BUILD = PREFIX / "build" / "rmpc_ros"  # inside the environment, so that both are thrown away together
+
+RMPC = """\
+#!{python}
+# Written by tools/bring_up.py.
+import sys
+
+from rmpc_ros.cli import main
+
+sys.exit(main())
+"""
+
+
+def repair_include_folders() -> int:
+    """Point the wheels' exported CMake files at this machine's headers; returns how many files changed.
+
+    They name the include folders of Python and numpy on the machine that built the wheels, and CMake refuses an
+    include folder that does not exist. Running it twice changes nothing.
+    """
+    here = {
+        r"/[^;\"]*/numpy/_core/include": np.get_include(),
+        r"/[^;\"]*/include/python3\.\d+": sysconfig.get_paths()["include"],
+    }
+    changed = 0
+    for file in PREFIX.glob("share/*/cmake/*rosidl_generator_pyExport.cmake"):
+        text = old = file.read_text(encoding="utf-8")
+        for theirs, ours in here.items():
+            text = re.sub(rf"(?<=[;\"]){theirs}(?=[;\"])", ours, text)
+        if text != old:
+            file.write_text(text, encoding="utf-8")
+            changed += 1
+    return changed
+
+
+def build() -> None:
+    """Configure, build and install with the environment's own cmake and ninja; only what changed is built again."""
+    cmake = str(PREFIX / "bin" / "cmake")
+    run(
+        [cmake, "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja"]
+        + [f"-DCMAKE_MAKE_PROGRAM={PREFIX / 'bin' / 'ninja'}"]
+        + [f"-DCMAKE_PREFIX_PATH={PREFIX}", f"-DCMAKE_INSTALL_PREFIX={PREFIX}"]
+        + [f"-DPython3_EXECUTABLE={PREFIX / 'bin' / 'python'}"]
+        + ["-DAMENT_CMAKE_SYMLINK_INSTALL=1", "-DBUILD_TESTING=OFF", "-Wno-dev"]
+    )
+    run([cmake, "--build", str(BUILD), "--target", "install"])
+
+
+def run(command: list[str]) -> None:
+    """Run quietly; on failure show everything the command said and stop."""
+    log = BUILD.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # A sourced ROS installation must not leak into an environment that brings its own.
+    environment = {k: v for k, v in os.environ.items() if k not in ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH")}
+    environment["AMENT_PREFIX_PATH"] = str(PREFIX)
+    environment["PATH"] = f"{PREFIX / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    with log.open("w", encoding="utf-8") as out:
+        status = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+    if status != 0:
+        sys.stderr.write(log.read_text(encoding="utf-8"))
+        sys.exit(f"bring-up: '{' '.join(command[:2])} ...' ended with status {status}")
+
+
+def remove_dangling_links() -> None:
+    """Forget Python files that are no longer in the checkout."""
+    for path in (Path(sysconfig.get_paths()["purelib"]) / "rmpc_ros").rglob("*"):
+        if path.is_symlink() and not path.exists():
+            path.unlink()
+
+
+def write_command() -> None:
+    """Install the `rmpc` command, bound to this environment's Python."""
+    command = PREFIX / "bin" / "rmpc"
+    command.write_text(RMPC.format(python=PREFIX / "bin" / "python"), encoding="utf-8")
+    command.chmod(command.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+
+
+def main() -> None:
+    """Bring up the environment."""
+    if PREFIX == Path(sys.base_prefix):
+        sys.exit("bring-up: run it with the Python of a virtual environment, e.g. .venv/bin/python tools/bring_up.py")
+    if not shutil.which(os.environ.get("CXX", "c++")):
+        sys.exit("bring-up: a C and C++ compiler is needed to build the messages (Debian, Ubuntu: g++)")
+    changed = repair_include_folders()
+    build()
+    remove_dangling_links()
+    write_command()
+    repaired = f" ({changed} CMake files of the wheels repaired)" if changed else ""
+    print(f"bring-up: rmpc_ros is installed in {PREFIX}{repaired}")
+
+
+if __name__ == "__main__":
+    main()
