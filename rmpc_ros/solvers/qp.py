@@ -1,0 +1,205 @@
+"""Quadratic programs of a control step: compiled once, fed with parameters, solved warm, checked.
+
+    min_v  1/2 v'H v + f(p)'v   s.t.  lower(p) <= A v <= upper(p),      f, lower, upper affine in p
+
+Everything that changes from step to step (measured state, neighbours' sets, promises, targets) is one vector p, so a data
+update is one matrix-vector product. DAQP (dual active set) solves the condensed problems of one agent in some ten
+microseconds; PIQP (proximal interior point) solves large sparse ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import daqp
+import numpy as np
+import piqp
+from numpy.typing import NDArray
+from scipy import sparse
+
+from rmpc_ros.errors import InfeasibleError, NumericalError
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+
+_DAQP_WORDS = {1: "optimal", 2: "soft optimal", -1: "infeasible", -2: "cycling", -3: "unbounded", -4: "iteration limit"}
+
+
+@dataclass(frozen=True)
+class QpSolution:
+    """A checked optimum: `v` (n,), objective, iterations, largest constraint violation found by the check."""
+
+    v: Vector
+    objective: float
+    iterations: int
+    residual: float
+
+
+class ParametricQp:
+    """A dense strictly convex program with affine data.
+
+    Parameters
+    ----------
+    H : (n, n) positive definite
+    A : (m, n) rows beyond simple bounds
+    data, data0 : (n + 2 (n + m), q) and (n + 2 (n + m),); data @ p + data0 stacks f, the upper and the lower sides; the
+        first n sides are simple bounds on v, the rest belong to the rows of A.
+    tolerance : largest accepted violation of a side and of stationarity (in the units of the rows: scale them).
+    """
+
+    def __init__(self, H: Matrix, A: Matrix, data: Matrix, data0: Vector, tolerance: float = 1e-6) -> None:
+        self.n = H.shape[0]
+        self.m = self.n + A.shape[0]
+        if data.shape[0] != self.n + 2 * self.m or data0.shape != (data.shape[0],):
+            raise ValueError(f"data has {data.shape[0]} rows, {self.n + 2 * self.m} are wanted")
+        self.H = np.ascontiguousarray(H)
+        self.A = np.ascontiguousarray(A)
+        self._data = np.ascontiguousarray(data)
+        self._data0 = np.ascontiguousarray(data0)
+        self._rows = np.vstack([np.eye(self.n), A])
+        self.tolerance = tolerance
+        self._model: daqp.Model | None = None
+        self._sides = np.empty_like(data0)
+
+    @property
+    def parameters(self) -> int:
+        """Length of p."""
+        return int(self._data.shape[1])
+
+    def update(self, p: Vector) -> None:
+        """Set the parameters."""
+        n, m = self.n, self.m
+        sides = self._sides
+        np.dot(self._data, p, out=sides)
+        sides += self._data0
+        f, upper, lower = sides[:n], sides[n : n + m], sides[n + m :]
+        if self._model is None:
+            self._model = daqp.Model()
+            self._model.settings = {"primal_tol": 1e-8}
+            self._sense = np.zeros(m, np.int32)
+            flag, _ = self._model.setup(self.H, f, self.A, upper, lower, self._sense)
+            if flag < 0:
+                raise NumericalError(f"DAQP refused the program (flag {flag})", str(flag))
+        else:
+            self._model.update(f=f, bupper=upper, blower=lower)
+
+    def solve_raw(self) -> tuple[Vector, float, int, dict[str, float]]:
+        """Call the solver alone: (v, objective, flag, info), unchecked; for benchmarks."""
+        assert self._model is not None
+        return self._model.solve()  # type: ignore[no-any-return]
+
+    def solve(self) -> QpSolution:
+        """Solve from the last active set and check the answer.
+
+        Raises
+        ------
+        InfeasibleError, NumericalError
+        """
+        v, objective, flag, info = self.solve_raw()
+        word = _DAQP_WORDS.get(flag, f"flag {flag}")
+        if flag == -1:
+            raise InfeasibleError("no input sequence satisfies all tightened constraints", word)
+        if flag != 1:
+            raise NumericalError(f"DAQP stopped with '{word}'", word)
+        n, m = self.n, self.m
+        sides = self._sides
+        value = self._rows @ v
+        residual = float(max((value - sides[n : n + m]).max(), (sides[n + m :] - value).max(), 0.0))
+        gradient = self.H @ v + sides[:n] + info["lam"] @ self._rows
+        stationarity = float(np.abs(gradient).max())
+        limit = self.tolerance * (1.0 + float(np.abs(sides[:n]).max()))
+        if not residual <= self.tolerance or not stationarity <= limit:
+            raise NumericalError(
+                f"DAQP's point violates a row by {residual:.1e} and stationarity by {stationarity:.1e}",
+                "failed check",
+                {"residual": residual, "stationarity": stationarity},
+            )
+        return QpSolution(v, float(objective), int(info["iterations"]), residual)
+
+
+class SparseQp:
+    """A sparse convex program  min 1/2 x'P x + c'x,  A x = b,  l <= G x <= u,  lower <= x <= upper, through PIQP.
+
+    Data may change, the sparsity pattern may not; explicit zeros in G are kept for that purpose.
+    """
+
+    def __init__(
+        self,
+        P: sparse.csc_matrix,
+        c: Vector,
+        G: sparse.csc_matrix,
+        lower: Vector,
+        upper: Vector,
+        x_lower: Vector | None = None,
+        x_upper: Vector | None = None,
+        A: sparse.csc_matrix | None = None,
+        b: Vector | None = None,
+        tolerance: float = 1e-6,
+    ) -> None:
+        self.P, self.c, self.G, self.A, self.b = P, c, G, A, b
+        self.lower, self.upper = lower, upper
+        self.x_lower = np.full(c.size, -np.inf) if x_lower is None else x_lower
+        self.x_upper = np.full(c.size, np.inf) if x_upper is None else x_upper
+        self.tolerance = tolerance
+        self._solver = piqp.SparseSolver()
+        self._solver.settings.eps_abs = tolerance * 1e-2
+        self._solver.settings.eps_rel = tolerance * 1e-2
+        self._solver.settings.preconditioner_reuse_on_update = True
+        self._solver.setup(P, c, A, b, G, lower, upper, self.x_lower, self.x_upper)
+
+    def update(
+        self,
+        c: Vector | None = None,
+        G: sparse.csc_matrix | None = None,
+        lower: Vector | None = None,
+        upper: Vector | None = None,
+        b: Vector | None = None,
+    ) -> None:
+        """Replace data; `G` with the pattern of the first one."""
+        if c is not None:
+            self.c = c
+        if G is not None:
+            self.G = G
+        if lower is not None:
+            self.lower = lower
+        if upper is not None:
+            self.upper = upper
+        if b is not None:
+            self.b = b
+        self._solver.update(c=c, G=G, h_l=lower, h_u=upper, b=b)
+
+    def solve_raw(self) -> piqp.Status:
+        """Call the solver alone, unchecked; for benchmarks."""
+        return self._solver.solve()
+
+    def solve(self) -> QpSolution:
+        """Solve and check.
+
+        Raises
+        ------
+        InfeasibleError, NumericalError
+        """
+        status = self.solve_raw()
+        word = str(status).rpartition(".")[2]
+        if status == piqp.PIQP_PRIMAL_INFEASIBLE:
+            raise InfeasibleError("no policy satisfies all robust constraints", word)
+        if status != piqp.PIQP_SOLVED:
+            raise NumericalError(f"PIQP stopped with '{word}'", word)
+        x = np.array(self._solver.result.x)
+        value = self.G @ x
+        residual = float(
+            max(
+                np.max(value - self.upper, initial=0.0),
+                np.max(self.lower - value, initial=0.0),
+                np.max(x - self.x_upper, initial=0.0),
+                np.max(self.x_lower - x, initial=0.0),
+            )
+        )
+        if self.A is not None and self.b is not None:
+            residual = max(residual, float(np.max(np.abs(self.A @ x - self.b), initial=0.0)))
+        if not residual <= self.tolerance:
+            raise NumericalError(
+                f"PIQP's point violates a row by {residual:.1e}", "failed check", {"residual": residual}
+            )
+        info = self._solver.result.info
+        return QpSolution(x, float(info.primal_obj), int(info.iter), residual)
