@@ -1,8 +1,8 @@
 """Build the messages and install the package into the virtual environment that runs this script.
 
 For a machine without a ROS 2 installation, where ROS 2 comes as Python wheels (requirements-ros.txt): the environment
-itself is the ament prefix, so `cmake --install` into it is all there is. The Python files are linked, not copied: an
-edit in the checkout is in force at once; a new file after the next run of this script.
+itself is the ament prefix, so building and installing into it with CMake is all there is. The Python code is linked,
+not copied: an edit or a new file in the checkout is in force at once.
 
     .venv/bin/python tools/bring_up.py
 """
@@ -85,8 +85,8 @@ def run(command: list[str]) -> None:
 
 
 def remove_dangling_links() -> None:
-    """Forget Python files that are no longer in the checkout."""
-    for path in (Path(sysconfig.get_paths()["purelib"]) / "rmpc_ros").rglob("*"):
+    """Forget Python files and folders that are no longer in the checkout."""
+    for path in (Path(sysconfig.get_paths()["purelib"]) / "rmpc_ros").iterdir():
         if path.is_symlink() and not path.exists():
             path.unlink()
 
