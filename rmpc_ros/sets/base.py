@@ -8,8 +8,9 @@ and as convex constraints; most get both from one conic description of the set.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import cvxpy as cp
@@ -18,10 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from rmpc_ros.errors import SetError
+from rmpc_ros.sets.cones import dual_constraints, in_cones
 from rmpc_ros.solvers.conic import Cone, ConicProgram
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
+Kind = Literal["interior", "boundary"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class ConicForm:
     G : (m, k) columns of the auxiliary variables (k may be 0)
     h : (m,)
     cones : blocks of K in row order
+
+    Entries that may be zero for some data but not for others are stored (`stored`), so that two sets of one family
+    and size share their sparsity pattern and a solver can take new data in place.
     """
 
     F: sparse.csc_array
@@ -42,21 +48,28 @@ class ConicForm:
     cones: tuple[Cone, ...]
 
 
+def stored(matrix: ArrayLike) -> sparse.csc_array:
+    """Sparse matrix that stores every entry of a dense one, zeros included."""
+    dense = np.atleast_2d(np.asarray(matrix, float))
+    m, n = dense.shape
+    return sparse.csc_array((dense.ravel(order="F"), np.tile(np.arange(m), n), np.arange(n + 1) * m), shape=(m, n))
+
+
 FAMILIES: dict[str, type[UncertaintySet]] = {}
 
 
 class UncertaintySet(ABC):
     """A closed convex bounded set of uncertain vectors u in R^d.
 
-    A family implements `dim`, `conic`, `to_dict` and `from_dict`, names itself in `family`, and overrides what it knows
-    in closed form. Sets are immutable: operations return new sets.
+    A family implements `dim`, `conic`, `parameters` and `from_parameters`, names itself in `family`, and overrides
+    what it knows in closed form. Sets are immutable: operations return new sets.
     """
 
     family: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.family:
+        if "family" in cls.__dict__ and cls.family:
             FAMILIES[cls.family] = cls
 
     # -- what a family must say ---------------------------------------------------------------------------------------
@@ -78,9 +91,9 @@ class UncertaintySet(ABC):
     def from_parameters(cls, **parameters: Any) -> UncertaintySet:
         """Inverse of `parameters`."""
 
-    # -- what follows from it -----------------------------------------------------------------------------------------
+    # -- supports -----------------------------------------------------------------------------------------------------
     def support(self, directions: ArrayLike) -> Vector:
-        """Support function, vectorised.
+        """Support function max { a'u : u in U }, vectorised.
 
         Parameters
         ----------
@@ -88,55 +101,161 @@ class UncertaintySet(ABC):
 
         Returns
         -------
-        (m,) values of max { a'u : u in U }; (1,)-shaped input rows give a 0-d array for a single (d,) direction.
+        () or (m,) values
         """
         rows = self._directions(directions)
-        values = np.array([self.maximiser(a) @ a for a in rows])
-        return values if np.ndim(directions) == 2 else values[0]
+        values = np.array([self._optimum(a)[0] for a in rows])
+        return self._shape(values, directions)
+
+    def maximisers(self, directions: ArrayLike) -> Matrix:
+        """Members of the set where a'u is largest: (d,) or (m, d), one for each direction."""
+        rows = self._directions(directions)
+        return self._shape(np.array([self._optimum(a)[1] for a in rows]), directions)
 
     def maximiser(self, direction: ArrayLike) -> Vector:
         """A member of the set where a'u is largest, (d,)."""
-        a = self._directions(direction)[0]
-        form = self.conic()
-        k = form.G.shape[1]
-        program = ConicProgram(
-            None,
-            np.concatenate([-a, np.zeros(k)]),
-            sparse.hstack([form.F, form.G], format="csc"),
-            form.h,
-            form.cones,
-            1e-9,
-        )
-        return program.solve().x[: self.dim]
+        return self.maximisers(self._directions(direction)[0])
 
+    @cached_property
+    def _form(self) -> ConicForm:
+        return self.conic()
+
+    @cached_property
+    def _program(self) -> ConicProgram:
+        form = self._form
+        size = self.dim + form.G.shape[1]
+        matrix = sparse.hstack([form.F, form.G], format="csc")
+        return ConicProgram(None, np.zeros(size), matrix, form.h, form.cones, 1e-9)
+
+    def _optimum(self, direction: Vector) -> tuple[float, Vector]:
+        """Value and maximiser by the conic program, which is built once and gets its cost changed."""
+        scale = float(np.linalg.norm(direction))
+        if scale == 0.0:
+            return 0.0, self.center()
+        cost = np.zeros(self.dim + self._form.G.shape[1])
+        cost[: self.dim] = -direction / scale
+        self._program.update(cost=cost)
+        solution = self._program.solve()
+        return -scale * solution.objective, solution.x[: self.dim]
+
+    # -- membership ---------------------------------------------------------------------------------------------------
     def contains(self, points: ArrayLike, tolerance: float = 1e-7) -> NDArray[np.bool_]:
-        """Membership of each row of `points`, (d,) or (m, d) -> () or (m,)."""
+        """Membership of each row of `points`, (d,) or (m, d) -> () or (m,), up to a relative distance `tolerance`."""
         rows = self._directions(points)
-        form = self.conic()
-        k = form.G.shape[1]
-        if k == 0:
-            return self._shape(np.array([_in_cones(form.h - form.F @ u, form.cones, tolerance) for u in rows]), points)
-        inside = np.empty(len(rows), bool)
-        for n, u in enumerate(rows):
-            inside[n] = self._distance(form, u) <= tolerance * (1 + np.max(np.abs(u)))
+        form = self._form
+        if form.G.shape[1] == 0:
+            inside = np.array([in_cones(form.h - form.F @ u, form.cones, tolerance) for u in rows])
+        else:
+            inside = np.array([self.distance(u) <= tolerance * (1 + np.max(np.abs(u))) for u in rows])
         return self._shape(inside, points)
 
+    def distance(self, point: ArrayLike) -> float:
+        """Euclidean distance of a point (d,) to the set, by one conic program."""
+        u = self._directions(point)[0]
+        form = self._form
+        d, k = self.dim, form.G.shape[1]
+        top = sparse.hstack([sparse.csc_array((form.F.shape[0], 1)), form.F, form.G])
+        ball = sparse.block_array(
+            [[-sparse.eye_array(1), None, None], [None, -sparse.eye_array(d), sparse.csc_array((d, k))]]
+        )
+        program = ConicProgram(
+            None,
+            np.concatenate([[1.0], np.zeros(d + k)]),
+            sparse.vstack([top, ball], format="csc"),
+            np.concatenate([form.h, [0.0], -u]),
+            (*form.cones, Cone("second_order", d + 1)),
+            1e-9,
+        )
+        return max(program.solve().objective, 0.0)
+
+    # -- counterparts -------------------------------------------------------------------------------------------------
     def counterpart(self, direction: cp.Expression, bound: cp.Expression | float) -> list[cp.Constraint]:
         """Convex constraints that hold iff support(direction) <= bound, for an affine (d,) expression.
 
-        By conic duality:  min { h'z : F'z = a, G'z = 0, z in K* } <= bound.
+        By conic duality:  min { h'z : F'z = a, G'z = 0, z in K* } <= bound. For the fast path see
+        `counterpart.RobustProgram`, which uses the same data without a modelling language.
         """
-        form = self.conic()
+        form = self._form
         z = cp.Variable(form.h.size)
         constraints: list[cp.Constraint] = [form.F.T @ z == direction, form.h @ z <= bound]
         if form.G.shape[1]:
             constraints.append(form.G.T @ z == 0)
-        return constraints + _in_dual_cones(z, form.cones)
+        return constraints + dual_constraints(z, form.cones)
+
+    # -- shape --------------------------------------------------------------------------------------------------------
+    def center(self) -> Vector:
+        """A point well inside the set, (d,): the mean of the maximisers along the axes; families override."""
+        axes = np.eye(self.dim)
+        return np.mean([self._optimum(a)[1] for a in np.vstack([axes, -axes])], axis=0)
 
     def scaled(self, factor: float) -> UncertaintySet:
-        """The set scaled by `factor` about its centre; families override where they can."""
-        raise SetError(f"a set of family '{self.family}' cannot be scaled")
+        """The set scaled by `factor` >= 0 about its centre."""
+        from rmpc_ros.sets.combine import AffineImage
 
+        scale = _factor(factor)
+        return AffineImage(self, scale * np.eye(self.dim), (1 - scale) * self.center())
+
+    def reach(self, directions: ArrayLike) -> Vector:
+        """Largest t with center + t d in U for each row d of `directions`: (d,) or (m, d) -> () or (m,)."""
+        rows = self._directions(directions)
+        form, center = self._form, self.center()
+        values = np.empty(len(rows))
+        for n, row in enumerate(rows):
+            column = sparse.csc_array((form.F @ row)[:, None])
+            program = ConicProgram(
+                None,
+                np.concatenate([[-1.0], np.zeros(form.G.shape[1])]),
+                sparse.hstack([column, form.G], format="csc"),
+                form.h - form.F @ center,
+                form.cones,
+                1e-9,
+            )
+            values[n] = program.solve().x[0]
+        return self._shape(values, directions)
+
+    def sample(self, count: int, rng: int | np.random.Generator, kind: Kind = "interior") -> Matrix:
+        """Random members (count, d).
+
+        "boundary": along uniformly random rays from the centre; "interior": the same pulled in by U^(1/d), which is
+        uniform in volume for a ball and reaches every part of any set.
+        """
+        generator = np.random.default_rng(rng)
+        rays = generator.standard_normal((count, self.dim))
+        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+        length = np.asarray(self.reach(rays))
+        if kind == "interior":
+            length = length * generator.random(count) ** (1 / self.dim)
+        elif kind != "boundary":
+            raise SetError(f"sampling kind {kind!r} is unknown; give 'interior' or 'boundary'")
+        return np.asarray(self.center() + length[:, None] * rays)
+
+    def vertices(self) -> Matrix:
+        """All vertices (v, d) of a polytopic set.
+
+        Raises
+        ------
+        SetError
+            The family has no vertices, or too many to list.
+        """
+        raise SetError(f"a set of family '{self.family}' has no vertices to list")
+
+    def projection(self, axes: tuple[int, int] = (0, 1), count: int = 120) -> Matrix:
+        """Outline (count, 2) of the projection on two components, counter-clockwise: the picture of the set."""
+        angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
+        rows = np.zeros((count, self.dim))
+        rows[:, axes[0]], rows[:, axes[1]] = np.cos(angle), np.sin(angle)
+        return np.asarray(self.maximisers(rows)[:, list(axes)])
+
+    def size(self, directions: int = 64) -> float:
+        """Mean width: the mean of support(a) + support(-a) over unit vectors (fixed ones, so that sizes compare)."""
+        if self.dim == 1:
+            rows = np.ones((1, 1))
+        else:
+            rows = np.random.default_rng(20240101).standard_normal((directions, self.dim))
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return float(np.mean(self.support(rows) + self.support(-rows)))
+
+    # -- exchange -----------------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
         """JSON form: {"family": ..., **parameters}."""
         return {"family": self.family, **self.parameters()}
@@ -150,20 +269,27 @@ class UncertaintySet(ABC):
         SetError
             The family is unknown or its parameters do not fit.
         """
+        from rmpc_ros.sets import load_families
+
         values = dict(data)
         name = values.pop("family", None)
+        if name not in FAMILIES:
+            load_families()
         if name not in FAMILIES:
             raise SetError(f"set family {name!r} is unknown; known: {', '.join(sorted(FAMILIES))}")
         try:
             return FAMILIES[name].from_parameters(**values)
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError) as error:
             raise SetError(f"set family {name!r} refuses its parameters {sorted(values)}: {error}") from error
+
+    def __reduce__(self) -> tuple[Callable[..., UncertaintySet], tuple[dict[str, Any]]]:
+        return UncertaintySet.from_dict, (self.to_dict(),)  # solvers kept in the set do not pickle
 
     # -- tools for families -------------------------------------------------------------------------------------------
     def _directions(self, directions: ArrayLike) -> Matrix:
         rows = np.atleast_2d(np.asarray(directions, float))
-        if rows.shape[1] != self.dim:
-            raise SetError(f"a vector of {rows.shape[1]} entries meets a set of dimension {self.dim}")
+        if rows.ndim != 2 or rows.shape[1] != self.dim:
+            raise SetError(f"an array of shape {np.shape(directions)} meets a set of dimension {self.dim}")
         if not np.all(np.isfinite(rows)):
             raise SetError("a direction or point holds a value that is not finite")
         return rows
@@ -172,86 +298,25 @@ class UncertaintySet(ABC):
     def _shape(values: NDArray[Any], like: ArrayLike) -> NDArray[Any]:
         return values if np.ndim(like) == 2 else values[0]
 
-    def _distance(self, form: ConicForm, u: Vector) -> float:
-        """Euclidean distance of u to the set, by one conic program."""
-        d, k = self.dim, form.G.shape[1]
-        top = sparse.hstack([sparse.csc_array((form.F.shape[0], 1)), form.F, form.G])
-        ball = sparse.block_array(
-            [[-sparse.eye_array(1), None, None], [None, -sparse.eye_array(d), sparse.csc_array((d, k))]]
-        )
-        program = ConicProgram(
-            None,
-            np.concatenate([[1.0], np.zeros(d + k)]),
-            sparse.vstack([top, ball], format="csc"),
-            np.concatenate([form.h, [0.0], -u]),
-            (*form.cones, Cone("second_order", d + 1)),
-            1e-10,
-        )
-        return program.solve().objective
+
+def finite(name: str, value: ArrayLike, ndim: int) -> NDArray[np.float64]:
+    """A private read-only float copy of an array parameter of a set.
+
+    Raises
+    ------
+    SetError
+        Wrong number of dimensions, or a value that is not finite.
+    """
+    array = np.array(value, float)
+    if array.ndim != ndim:
+        raise SetError(f"{name} has {array.ndim} dimensions (shape {array.shape}); {ndim} wanted")
+    if not np.all(np.isfinite(array)):
+        raise SetError(f"{name} holds a value that is not finite: {array[~np.isfinite(array)][0]}")
+    array.setflags(write=False)
+    return array
 
 
-def _blocks(values: Vector, cones: Sequence[Cone]) -> list[tuple[Cone, Vector]]:
-    ends = np.cumsum([c.rows for c in cones])[:-1]
-    return list(zip(cones, np.split(values, ends), strict=True))
-
-
-def _in_cones(s: Vector, cones: Sequence[Cone], tolerance: float) -> bool:
-    for cone, part in _blocks(s, cones):
-        slack = tolerance * (1 + np.max(np.abs(part), initial=0.0))
-        match cone.kind:
-            case "zero":
-                good = bool(np.all(np.abs(part) <= slack))
-            case "nonnegative":
-                good = bool(np.all(part >= -slack))
-            case "second_order":
-                good = bool(np.linalg.norm(part[1:]) <= part[0] + slack)
-            case "exponential":
-                x, y, z = part
-                good = bool(y > 0 and y * np.exp(min(x / y, 700.0)) <= z + slack) or bool(
-                    abs(y) <= slack and x <= slack and z >= -slack
-                )
-            case "psd":
-                good = bool(np.linalg.eigvalsh(triangle_to_matrix(part))[0] >= -slack)
-            case other:
-                raise ValueError(other)
-        if not good:
-            return False
-    return True
-
-
-def triangle_to_matrix(part: Vector) -> Matrix:
-    """Symmetric matrix from its scaled upper triangle, column-wise (Clarabel's order)."""
-    n = int((np.sqrt(8 * part.size + 1) - 1) / 2)
-    out = np.zeros((n, n))
-    columns, rows = np.tril_indices(n)
-    out[rows, columns] = part / np.where(rows == columns, 1.0, np.sqrt(2))
-    return out + np.triu(out, 1).T
-
-
-def _in_dual_cones(z: cp.Variable, cones: Sequence[Cone]) -> list[cp.Constraint]:
-    out: list[cp.Constraint] = []
-    start = 0
-    for cone in cones:
-        part = z[start : start + cone.rows]
-        start += cone.rows
-        match cone.kind:
-            case "zero":
-                continue
-            case "nonnegative":
-                out.append(part >= 0)
-            case "second_order":
-                out.append(cp.SOC(part[0], part[1:]))
-            case "exponential":  # dual: { u < 0, -u exp(v/u) <= e w }, i.e. (-v... ) written with cvxpy's primal cone
-                out.append(cp.ExpCone(part[1] * -1 + part[0], -part[0], part[2]))
-            case "psd":
-                n = cone.size
-                columns, rows = np.tril_indices(n)
-                full = cp.Variable((n, n), PSD=True)
-                weights = np.where(rows == columns, 1.0, np.sqrt(2))
-                out.append(
-                    part == cp.multiply(weights, cp.hstack([full[i, j] for i, j in zip(rows, columns, strict=True)]))
-                )
-    return out
-
-
-Kind = Literal["interior", "boundary", "vertices"]
+def _factor(factor: float) -> float:
+    if not (np.isfinite(factor) and factor >= 0):
+        raise SetError(f"scaling factor {factor!r}: give a finite number >= 0")
+    return float(factor)
