@@ -5,9 +5,9 @@
     D+ = a D + (1 - a) Kd/Ts ((c r - y)+ - (c r - y)),   a = Tf / (Tf + Ts)
 
 Set-point weights b and c, a first-order filter on the derivative, back-calculation against wind-up (the integral
-follows what the actuator really did within the tracking time Tt) and a start that continues the input in force (bumpless).
-Where no limit acts its moves are exactly the linear law of `velocity_law`, which is what `pid_mpc` reproduces.
-Source: Astrom and Hagglund, "Advanced PID control" (2006), chapters 3 and 13; learning.md, "PID and MPC".
+follows what the actuator really did within the tracking time Tt) and a start that continues the input in force
+(bumpless). Where no limit acts its moves are exactly the linear law of `velocity_law`, which is what `pid_mpc`
+reproduces. Source: Astrom and Hagglund, "Advanced PID control" (2006), chapters 3 and 13; learning.md, "PID and MPC".
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
     min_dU  sum_{k<N} |du_k + K xi_k|_R^2   s.t.  xi+ = F xi + G du,  limits on u, du (hard) and y (exact penalty)
 
-xi = (x_k - x_{k-1}, y_k - r, y_{k-1} - r, r_{k-1} - r, D_{k-1}) holds increments, so constant loads drop out; K is the row
-of `pid.velocity_law` and reads measurements only, so the unconstrained move is the PID's for every horizon and every model
-error. The stage cost has the cross term S = K'R; `rotated_cost` makes it positive definite without changing a move.
-Sources: Zanon and Bemporad, arXiv 2003.10166 (rotation); Di Cairano and Bemporad 2010 (without a cross term).
+xi = (x_k - x_{k-1}, y_k - r, y_{k-1} - r, r_{k-1} - r, D_{k-1}) holds increments, so constant loads drop out; K is the
+row of `pid.velocity_law` and reads measurements only, so the unconstrained move is the PID's for every horizon and
+every model error. The stage cost has the cross term S = K'R; `rotated_cost` makes it positive definite without
+changing a move. Sources: Zanon and Bemporad, arXiv 2003.10166 (rotation); Di Cairano and Bemporad 2010 (without a
+cross term).
 """
 
 from __future__ import annotations

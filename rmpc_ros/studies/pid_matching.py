@@ -1,8 +1,9 @@
 """A PID as an MPC: exact gains for every horizon, and what changes when a limit is met.
 
 Three plants with dead time. (1) The first move's gain of the compiled problem's optimality system against the PID's
-law, for the cost with a cross term and for the rotated, positive definite one. (2) Closed loops where the PID overshoots a
-limit of y: the PID crosses it, the PID-MPC does not, and wherever the PID's own plan meets no limit both move alike.
+law, for the cost with a cross term and for the rotated, positive definite one. (2) Closed loops where the PID
+overshoots a limit of y: the PID crosses it, the PID-MPC does not, and wherever the PID's own plan meets no limit both
+move alike.
 """
 
 from __future__ import annotations
