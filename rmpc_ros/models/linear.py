@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +24,7 @@ from rmpc_ros.models.nonlinear import NonlinearModel
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
+Discretisation = Literal["exact", "held", "euler"]
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,14 @@ class LinearNetwork:
     def to_coordinates(self, agent: str, state: ArrayLike) -> Vector:
         """Physical states (..., nx) of one agent as deviations in its coordinates."""
         deviation: Vector = np.asarray(state, float) - self.steady_state[self.rows(agent)]
-        return deviation @ self.agents[agent].transform.T
+        z: Vector = deviation @ self.agents[agent].transform.T
+        return z
 
     def from_coordinates(self, agent: str, z: ArrayLike) -> Vector:
         """Deviations in coordinates (..., nx) as physical states of one agent."""
         back = np.linalg.inv(self.agents[agent].transform)
-        return np.asarray(z, float) @ back.T + self.steady_state[self.rows(agent)]
+        state: Vector = np.asarray(z, float) @ back.T + self.steady_state[self.rows(agent)]
+        return state
 
     def limit_rows(self, agent: str, lower: ArrayLike, upper: ArrayLike) -> tuple[Matrix, Vector]:
         """Physical limits lower <= x <= upper of one agent as  H z <= h  with h > 0; infinite limits give no row.
@@ -158,14 +162,40 @@ class LinearNetwork:
         return slice(start, start + sizes[n])
 
 
-def discretise(Ac: ArrayLike, Bc: ArrayLike, Ec: ArrayLike, step: float) -> tuple[Matrix, Matrix, Matrix]:
-    """Exact zero-order hold:  e^{[[Ac, Bc, Ec], [0, 0, 0]] step} = [[A, B, E], [0, I, 0], [0, 0, I]]."""
+def discretise(
+    Ac: ArrayLike,
+    Bc: ArrayLike,
+    Ec: ArrayLike,
+    step: float,
+    method: Discretisation = "exact",
+    sizes: Sequence[int] | None = None,
+) -> tuple[Matrix, Matrix, Matrix]:
+    """Zero-order hold of dx/dt = Ac x + Bc u + Ec w over `step`.
+
+    exact:  e^{[[Ac, Bc, Ec], [0, 0, 0]] step} = [[A, B, E], [0, I, 0], [0, 0, I]];
+    held:   the same for each block of `sizes` rows with the other blocks' states as inputs;
+    euler:  A = I + Ac step, B = Bc step, E = Ec step.
+    """
     a, b, e = (np.asarray(v, float) for v in (Ac, Bc, Ec))
     n, m, q = a.shape[0], b.shape[1], e.shape[1]
-    whole = np.zeros((n + m + q, n + m + q))
-    whole[:n] = np.hstack([a, b, e])
-    out = expm(whole * step)
-    return out[:n, :n], out[:n, n : n + m], out[:n, n + m :]
+    if method == "euler":
+        return np.eye(n) + a * step, b * step, e * step
+    if method == "exact":
+        whole = np.zeros((n + m + q, n + m + q))
+        whole[:n] = np.hstack([a, b, e])
+        out = expm(whole * step)
+        return out[:n, :n], out[:n, n : n + m], out[:n, n + m :]
+    A, B, E = np.zeros_like(a), np.zeros_like(b), np.zeros_like(e)
+    ends = np.cumsum([n] if sizes is None else list(sizes))
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        own = slice(start, end)
+        others = a[own].copy()
+        others[:, own] = 0.0
+        own_A, coupling, own_E = discretise(a[own, own], np.hstack([others, b[own]]), e[own], step)
+        A[own] = coupling[:, :n]
+        A[own, own] = own_A
+        B[own], E[own] = coupling[:, n:], own_E
+    return A, B, E
 
 
 def network_from_matrices(
@@ -230,8 +260,9 @@ def network_from_model(
     agents: Mapping[str, AgentVariables],
     considered: Sequence[str],
     period: float,
+    method: Discretisation = "exact",
 ) -> LinearNetwork:
-    """Linearise a model at a steady state and discretise it exactly for the whole network.
+    """Linearise a model at a steady state and discretise it.
 
     Parameters
     ----------
@@ -240,6 +271,8 @@ def network_from_model(
     agents : who owns which states and inputs; every state and input of the model exactly once
     considered : names of the disturbances kept as columns of E, in this order
     period : seconds
+    method : "exact" for the whole network; "held" holds each agent's neighbours over the period; "euler" is I + A h.
+        The latter two keep the sparsity of the equations; their error belongs into the model error.
 
     Raises
     ------
@@ -256,6 +289,8 @@ def network_from_model(
         Bc[np.ix_(order[0], order[1])],
         Ec[np.ix_(order[0], columns)],
         period / model.time_unit,
+        method,
+        [len(v.states) for v in agents.values()],
     )
     return network_from_matrices(
         A,
