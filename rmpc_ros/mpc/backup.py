@@ -51,8 +51,8 @@ class BackupPlan:
 class PlanFollower:
     """Evaluates a plan on measurements as they come.
 
-    A plan with memory wants every measurement of its horizon in turn; where one is missing, its term is left out and the
-    backup law alone acts on that deviation.
+    A plan with memory wants every measurement of its horizon in turn; where one is missing, its term is left out and
+    the backup law alone acts on that deviation.
     """
 
     def __init__(self, plan: BackupPlan) -> None:
@@ -87,8 +87,8 @@ class PlanFollower:
 def memory_as_state_feedback(M: Vector, A: Vector, B: Vector) -> Vector:
     """Rewrite disturbance feedback as feedback on past state deviations.
 
-    With e(s) = x(s) - xbar(s), c(t) - v(t) = delta(t) = sum_{s<t} M(t,s) w(s) and w(s) = e(s+1) - A e(s) - B delta(s), the
-    recursion over t gives delta(t) = sum_{s<=t} L(t,s) e(s).
+    With e(s) = x(s) - xbar(s), c(t) - v(t) = delta(t) = sum_{s<t} M(t,s) w(s) and w(s) = e(s+1) - A e(s) - B delta(s),
+    the recursion over t gives delta(t) = sum_{s<=t} L(t,s) e(s).
 
     Parameters
     ----------

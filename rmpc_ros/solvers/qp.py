@@ -2,8 +2,8 @@
 
     min_v  1/2 v'H v + f(p)'v   s.t.  lower(p) <= A v <= upper(p),      f, lower, upper affine in p
 
-Everything that changes from step to step (measured state, neighbours' sets, promises, targets) is one vector p, so a data
-update is one matrix-vector product. DAQP (dual active set) solves the condensed problems of one agent in some ten
+Everything that changes from step to step (measured state, neighbours' sets, promises, targets) is one vector p, so a
+data update is one matrix-vector product. DAQP (dual active set) solves the condensed problems of one agent in some ten
 microseconds; PIQP (proximal interior point) solves large sparse ones.
 """
 
@@ -54,8 +54,8 @@ class ParametricQp:
             raise ValueError(f"data has {data.shape[0]} rows, {self.n + 2 * self.m} are wanted")
         self.H = np.ascontiguousarray(H)
         self.A = np.ascontiguousarray(A)
-        self._data = np.ascontiguousarray(data)
-        self._data0 = np.ascontiguousarray(data0)
+        self.data = np.ascontiguousarray(data)
+        self.data0 = np.ascontiguousarray(data0)
         self._rows = np.vstack([np.eye(self.n), A])
         self.tolerance = tolerance
         self._model: daqp.Model | None = None
@@ -64,14 +64,14 @@ class ParametricQp:
     @property
     def parameters(self) -> int:
         """Length of p."""
-        return int(self._data.shape[1])
+        return int(self.data.shape[1])
 
     def update(self, p: Vector) -> None:
         """Set the parameters."""
         n, m = self.n, self.m
         sides = self._sides
-        np.dot(self._data, p, out=sides)
-        sides += self._data0
+        np.dot(self.data, p, out=sides)
+        sides += self.data0
         f, upper, lower = sides[:n], sides[n : n + m], sides[n + m :]
         if self._model is None:
             self._model = daqp.Model()

@@ -1,0 +1,343 @@
+"""One agent of the network: what it does in a control step, top to bottom in `Agent.step`.
+
+The agent measures its state, knows what its neighbours promised, plans inside its own last promise, and announces a new
+promise inside the old one. Safety does not rest on a solver: last step's committed policy (the candidate) keeps every
+promise whatever the neighbours do inside theirs, so it is followed whenever a new problem is not solved (math.md 3.2).
+
+Modes, best first:
+    optimal    the new robust problem was solved and checked
+    certified  the candidate is followed
+    backup     promises are broken (the truth left a set): the softened problem, which reports what it cannot keep
+    safe       nothing better is known: the configured input
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rmpc_ros.errors import PromiseError, SolverError
+from rmpc_ros.mpc.backup import BackupPlan, PlanFollower, memory_as_state_feedback
+from rmpc_ros.mpc.local import LocalPlan, Matrix, Vector
+from rmpc_ros.mpc.soft import SoftBackup
+from rmpc_ros.network.agent_design import AgentDesign, NeighbourDesign
+from rmpc_ros.network.commitment import check_successor
+from rmpc_ros.network.forecast import ForecastSet
+
+Mode = Literal["optimal", "certified", "backup", "safe"]
+MODES: tuple[Mode, ...] = ("optimal", "certified", "backup", "safe")
+TOLERANCE = 1e-6  # of a promise, relative to the terminal half-width
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step tells the world.
+
+    Attributes
+    ----------
+    mode : see the module
+    solver_status : "optimal", or the solver's own word
+    solve_ms, step_ms : wall time of the solver and of the whole step
+    cost : stage cost at the measured state and chosen input, normalised
+    margins : per limited quantity, distance to the nearer limit over half the range (1 centre, 0 at it, < 0 violated)
+    promise_width : (N, nx) half-width of each state in the new promise over half the range of its limits, t = 1..N
+    promise_kept : the measured state lies in the promise made before
+    reason : why the mode is not optimal; empty when it is
+    """
+
+    mode: Mode
+    solver_status: str
+    solve_ms: float
+    step_ms: float
+    cost: float
+    margins: dict[str, float]
+    promise_width: Matrix
+    promise_kept: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Result of a step: input (nu,) for the actuators, promise for the neighbours, plan for the actuator side."""
+
+    step: int
+    mode: Mode
+    input: Vector
+    forecast: ForecastSet
+    plan: BackupPlan
+    report: StepReport
+
+
+class Agent:
+    """A controller with promises.
+
+    Parameters
+    ----------
+    design : AgentDesign
+        From `rmpc_ros.network.system.design_agents`.
+    """
+
+    def __init__(self, design: AgentDesign) -> None:
+        self.design = design
+        self.controller = design.build_controller()
+        self._backup = SoftBackup(design.build_fixed())
+        self._promise: ForecastSet | None = None
+        self._neighbours: dict[str, ForecastSet] = {}
+        self._follower: PlanFollower | None = None
+        self._restart_reason = ""
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+    def start(self, step: int, promise: ForecastSet | None = None) -> ForecastSet:
+        """Begin at a step: with the newest promise from the journal, or with the invariant box for all time.
+
+        Raises
+        ------
+        PromiseError
+            The journalled promise is about other quantities than this design's.
+        """
+        own = self.design.terminal_promise(step)
+        if promise is not None:
+            if promise.agent != own.agent or promise.names != own.names:
+                raise PromiseError(
+                    f"the journal holds a promise of '{promise.agent}' about {', '.join(promise.names)}; "
+                    f"agent '{own.agent}' promises {', '.join(own.names)}"
+                )
+            own = promise
+        self._promise = own
+        self._follower = None
+        for name, neighbour in self.design.neighbours.items():
+            self._neighbours.setdefault(name, neighbour.terminal_promise(step, self.design.period))
+        return own
+
+    def receive(self, forecast: ForecastSet) -> None:
+        """Take a neighbour's new commitment into use.
+
+        Raises
+        ------
+        PromiseError
+            Unknown sender, older than the one in force, or larger than it in the same epoch: the old one stays in force.
+        """
+        if forecast.agent not in self.design.neighbours:
+            known = ", ".join(self.design.neighbours) or "none"
+            raise PromiseError(
+                f"'{forecast.agent}' is not a neighbour of '{self.design.name}'; its neighbours are {known}"
+            )
+        held = self._neighbours.get(forecast.agent)
+        if held is not None:
+            check_successor(held, forecast, TOLERANCE)
+        if forecast.iteration > self.epoch:
+            self._start_afresh(forecast.iteration, f"'{forecast.agent}' started afresh with larger sets")
+        self._neighbours[forecast.agent] = forecast
+
+    @property
+    def epoch(self) -> int:
+        """How often promises have started afresh."""
+        return self._promise.iteration if self._promise is not None else 0
+
+    # -- the control step ---------------------------------------------------------------------------------------------
+    def step(self, step: int, state: Vector | None, neighbour_states: Mapping[str, Vector] | None = None) -> Decision:
+        """Decide for one step.
+
+        Parameters
+        ----------
+        step : absolute number of the step
+        state : (nx,) measured, physical units; None where no valid measurement came in time
+        neighbour_states : those received for this step, physical units
+        """
+        began = time.perf_counter()
+        if self._promise is None:
+            raise PromiseError(f"agent '{self.design.name}' was asked to step before it was started")
+        if state is None or not np.all(np.isfinite(state)):
+            return self._without_measurement(step, began)
+        design, data = self.design, self.controller.data
+        x = design.normalise(state)
+
+        # 1. Have I kept my promise? If not, say so at once with sets that contain the truth.
+        kept = self._promise.contains(step, design.coordinates(state), TOLERANCE)
+        if not kept:
+            self._start_afresh(self.epoch + 1, f"the state {_shown(state)} left the promised set")
+
+        # 2. What the neighbours promised for t = step .. step+N-1, and their states where they were received.
+        self._neighbour_sets(step, neighbour_states or {}, data.zeta, data.radius)
+
+        # 3. My own promise for t = step+1 .. step+N; the new last step is free inside the invariant box.
+        lower, upper = self._own_promise(step)
+        nx = design.nx
+        data.x[:] = x
+        data.x_lower[:], data.x_upper[:] = lower[1:, :nx], upper[1:, :nx]
+        data.c_lower[:], data.c_upper[:] = lower[:-1, nx:], upper[:-1, nx:]
+        data.x_ref[:], data.u_ref[:] = design.x_ref, design.u_ref
+
+        # 4. Solve and check; otherwise the candidate, otherwise the backup controller.
+        solving = time.perf_counter()
+        reason = self._restart_reason
+        mode: Mode
+        try:
+            plan, mode, status = self.controller.solve(), "optimal", "optimal"
+        except SolverError as error:
+            plan, mode, status, why = self._without_solution(step, x, error)
+            reason = "; ".join(part for part in (reason, why) if part)
+        solve_ms = 1e3 * (time.perf_counter() - solving)
+
+        # 5. Input, new promise, plan for the actuator side.
+        if plan is not None:
+            self._promise = self._announce(step, plan, lower, upper, mode)
+            backup_plan = self._backup_plan(step, state, plan)
+            self._follower = PlanFollower(backup_plan)
+        else:
+            assert self._follower is not None
+            self._promise = self._shifted_promise(step, x, lower, upper)
+            backup_plan = self._follower.plan
+        u = self._follower.input(step, state)
+        self._restart_reason = ""
+        width = design.physical_width(self._promise.scale[1:])
+        report = StepReport(
+            mode,
+            status,
+            solve_ms,
+            1e3 * (time.perf_counter() - began),
+            design.stage_cost(x, u),
+            design.margins(state, u),
+            width,
+            kept,
+            reason,
+        )
+        return Decision(step, mode, u, self._promise, backup_plan, report)
+
+    # -- parts of the step --------------------------------------------------------------------------------------------
+    def _neighbour_sets(self, step: int, states: Mapping[str, Vector], zeta: Matrix, radius: Matrix) -> None:
+        """Fill centres and half-widths (N, ng) of everything the neighbours promised."""
+        N = self.design.horizon
+        for name, neighbour in self.design.neighbours.items():
+            promise = self._neighbours[name]
+            measured = states.get(name)
+            if measured is not None and np.all(np.isfinite(measured)):
+                values = neighbour.coordinates(measured)
+                if not promise.contains(step, values, TOLERANCE):
+                    self._start_afresh(self.epoch + 1, f"'{name}' is outside the set it promised")
+                    promise = self._neighbours[name] = neighbour.terminal_promise(step, self.design.period, self.epoch)
+            else:
+                measured = None
+            center, scale = promise.window(step, N)
+            neighbour.normalise_into(center, scale, zeta, radius)
+            if measured is not None:
+                n = len(values)
+                zeta[0, neighbour.columns.start : neighbour.columns.start + n] = neighbour.normalise_states(values)
+                radius[0, neighbour.columns.start : neighbour.columns.start + n] = 0.0
+
+    def _own_promise(self, step: int) -> tuple[Matrix, Matrix]:
+        """Bounds (N+1, nx+nu) of the own promise for step .. step+N, normalised."""
+        assert self._promise is not None
+        center, scale = self._promise.window(step, self.design.horizon + 1)
+        return self.design.normalise_box(center, scale)
+
+    def _without_solution(self, step: int, x: Vector, error: SolverError) -> tuple[LocalPlan | None, Mode, str, str]:
+        """Candidate if it is valid, else the backup law inside the invariant box, else the softened problem."""
+        why = f"{error} ({error.status})"
+        if self._follower is not None:
+            return None, "certified", error.status, why
+        if self.design.in_invariant_box(x):
+            return self._law_plan(), "certified", error.status, f"{why}; following the backup law"
+        try:
+            np.copyto(self._backup.hard.data.p, self.controller.data.p)
+            return self._backup.solve(), "backup", error.status, why
+        except SolverError as second:
+            return self._law_plan(), "safe", second.status, f"{why}; backup controller: {second}"
+
+    def _law_plan(self) -> LocalPlan:
+        """The backup law alone (c = 0), with the data in force."""
+        np.copyto(self._backup.hard.data.p, self.controller.data.p)
+        return self._backup.hard.plan(np.zeros(self.design.horizon * self.design.nu))
+
+    def _announce(self, step: int, plan: LocalPlan, lower: Matrix, upper: Matrix, mode: Mode) -> ForecastSet:
+        """New promise: tube plus margin, cut to the old promise; larger only where promises are broken anyway."""
+        design, nx = self.design, self.design.nx
+        new_lower, new_upper = lower.copy(), upper.copy()
+        room_x, room_c = design.margin * design.terminal[:nx], design.margin * design.terminal[nx:]
+        tube_lower, tube_upper = plan.x[1:] - plan.tube_lower, plan.x[1:] + plan.tube_upper
+        if mode in ("backup", "safe"):  # what is true counts, not what was wanted
+            new_lower[1:, :nx] = np.minimum(tube_lower, lower[1:, :nx])
+            new_upper[1:, :nx] = np.maximum(tube_upper, upper[1:, :nx])
+        elif all(promise.iteration >= self.epoch for promise in self._neighbours.values()):
+            new_lower[1:, :nx] = np.maximum(lower[1:, :nx], tube_lower - room_x)
+            new_upper[1:, :nx] = np.minimum(upper[1:, :nx], tube_upper + room_x)
+            new_lower[:-1, nx:] = np.maximum(lower[:-1, nx:], plan.v - plan.c_width - room_c)
+            new_upper[:-1, nx:] = np.minimum(upper[:-1, nx:], plan.v + plan.c_width + room_c)
+        new_lower[0, :nx] = new_upper[0, :nx] = plan.x[0]
+        return design.forecast(step, new_lower, new_upper, self.epoch)
+
+    def _shifted_promise(self, step: int, x: Vector, lower: Matrix, upper: Matrix) -> ForecastSet:
+        """The old promise one step on, with the invariant box appended."""
+        lower, upper = lower.copy(), upper.copy()
+        lower[0, : self.design.nx] = upper[0, : self.design.nx] = x
+        return self.design.forecast(step, lower, upper, self.epoch)
+
+    def _backup_plan(self, step: int, state: Vector, plan: LocalPlan) -> BackupPlan:
+        """The plan as feedback on the measured state, in physical units."""
+        design = self.design
+        memory = np.zeros((0, 0, design.nu, design.nx))
+        if plan.M.shape[0]:
+            memory = memory_as_state_feedback(plan.M, design.model.A, design.model.B)
+        nominal = plan.v + plan.x[:-1] @ design.model.K.T
+        states = design.physical_states(plan.x)
+        states[0] = state
+        return BackupPlan(
+            step,
+            design.physical_inputs(nominal),
+            states,
+            design.physical_gain(design.model.K),
+            design.physical_gain(memory),
+            design.steady_state,
+            design.steady_input,
+            design.input_lower,
+            design.input_upper,
+        )
+
+    def _start_afresh(self, epoch: int, reason: str) -> None:
+        """Promise the invariant box for all time, in a new epoch; the candidate is void."""
+        assert self._promise is not None
+        if epoch > self.epoch:
+            self._promise = self.design.terminal_promise(self._promise.step, epoch)
+        self._follower = None
+        self._restart_reason = "; ".join(part for part in (self._restart_reason, reason) if part)
+
+    def _without_measurement(self, step: int, began: float) -> Decision:
+        """No valid measurement: the plan's nominal input if there is one, else the configured safe input."""
+        assert self._promise is not None
+        design = self.design
+        reason = f"no valid measurement for step {step}"
+        u = design.safe_input
+        if self._follower is not None:
+            plan = self._follower.plan
+            t = step - plan.step
+            u = plan.nominal_inputs[t] if 0 <= t < plan.horizon else plan.terminal_input
+        u = np.clip(u, design.input_lower, design.input_upper)
+        lower, upper = self._own_promise(step)
+        self._promise = design.forecast(step, lower, upper, self.epoch)
+        if self._follower is None:
+            rest = self._law_plan()
+            self._follower = PlanFollower(self._backup_plan(step, design.steady_state, rest))
+        missing = {name: float("nan") for name in design.margins(design.steady_state, u)}
+        report = StepReport(
+            "safe",
+            "not called",
+            0.0,
+            1e3 * (time.perf_counter() - began),
+            float("nan"),
+            missing,
+            design.physical_width(self._promise.scale[1:]),
+            True,
+            reason,
+        )
+        return Decision(step, "safe", u, self._promise, self._follower.plan, report)
+
+
+def _shown(values: Vector) -> str:
+    return "(" + ", ".join(f"{v:.5g}" for v in values) + ")"
+
+
+__all__ = ["MODES", "Agent", "AgentDesign", "Decision", "NeighbourDesign", "StepReport"]
