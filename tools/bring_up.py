@@ -59,13 +59,16 @@ def repair_include_folders() -> int:
 def build() -> None:
     """Configure, build and install with the environment's own cmake and ninja; only what changed is built again."""
     cmake = str(PREFIX / "bin" / "cmake")
-    run(
-        [cmake, "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja"]
-        + [f"-DCMAKE_MAKE_PROGRAM={PREFIX / 'bin' / 'ninja'}"]
-        + [f"-DCMAKE_PREFIX_PATH={PREFIX}", f"-DCMAKE_INSTALL_PREFIX={PREFIX}"]
-        + [f"-DPython3_EXECUTABLE={PREFIX / 'bin' / 'python'}"]
-        + ["-DAMENT_CMAKE_SYMLINK_INSTALL=1", "-DBUILD_TESTING=OFF", "-Wno-dev"]
-    )
+    definitions = {
+        "CMAKE_MAKE_PROGRAM": PREFIX / "bin" / "ninja",
+        "CMAKE_PREFIX_PATH": PREFIX,
+        "CMAKE_INSTALL_PREFIX": PREFIX,
+        "Python3_EXECUTABLE": PREFIX / "bin" / "python",
+        "AMENT_CMAKE_SYMLINK_INSTALL": "ON",
+        "BUILD_TESTING": "OFF",
+    }
+    words = [f"-D{name}={value}" for name, value in definitions.items()]
+    run([cmake, "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja", "-Wno-dev", *words])
     run([cmake, "--build", str(BUILD), "--target", "install"])
 
 
@@ -100,7 +103,7 @@ def write_command() -> None:
 
 def main() -> None:
     """Bring up the environment."""
-    if PREFIX == Path(sys.base_prefix):
+    if sys.prefix == sys.base_prefix:
         sys.exit("bring-up: run it with the Python of a virtual environment, e.g. .venv/bin/python tools/bring_up.py")
     if not shutil.which(os.environ.get("CXX", "c++")):
         sys.exit("bring-up: a C and C++ compiler is needed to build the messages (Debian, Ubuntu: g++)")
