@@ -1,0 +1,129 @@
+"""What all our nodes share: lifecycle, parameters, one wall-clock tick, their line on /diagnostics.
+
+A node starts itself when `autostart` is true (as `rmpc run` and the launch files ask); with `autostart:=false` it waits
+for `ros2 lifecycle set NODE configure` and `activate`. rclpy's lifecycle gates publishers only, so subclasses make
+their subscriptions and timers in `open` and drop them in `close`: an inactive node hears and does nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from rmpc_ros.errors import RmpcError
+from rmpc_ros.nodes import qos
+from rmpc_ros.nodes.diagnostics import Diagnostics
+from rmpc_ros.nodes.parameters import Param, declare
+
+TICK = 0.05  # seconds of wall time between looks at what is late
+DIAGNOSTICS_PERIOD = 1.0
+
+COMMON = (
+    Param("autostart", True, "configure and activate by itself at start"),
+    Param("executor", "events", "who waits for messages in this process", choices=("events", "single")),
+    Param("run", "", "identifier of the run; messages of another run are refused"),
+    Param("restarts", 0, "how often the supervisor has restarted this node", low=0, high=1_000_000),
+    Param("plant", "", "plant file (YAML)"),
+)
+
+
+class ManagedNode(LifecycleNode):
+    """Base of our nodes. Subclasses extend `PARAMETERS` and define `configure`, `open`, `close`, `tick`."""
+
+    PARAMETERS: ClassVar[tuple[Param, ...]] = ()
+
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(name, **options)
+        self.values = declare(self, (*COMMON, *self.PARAMETERS))
+        self.exit_status: int | None = None
+        self.diagnostics = Diagnostics(self.get_fully_qualified_name())
+        self.wall = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics_due = 0.0
+        self._open = False
+
+    # -- what subclasses say ------------------------------------------------------------------------------------------
+    def configure(self) -> None:
+        """Build everything that takes time; may raise RmpcError."""
+
+    def open(self) -> None:
+        """Make subscriptions and timers, begin to work."""
+
+    def close(self) -> None:
+        """Drop them."""
+
+    def tick(self, now: float) -> None:
+        """Look at what is late; `now` is steady wall time in seconds."""
+
+    # -- lifecycle ----------------------------------------------------------------------------------------------------
+    def start(self) -> bool:
+        """Configure and activate; False (and a message) where that fails."""
+        for transition in (self.trigger_configure, self.trigger_activate):
+            if transition() != TransitionCallbackReturn.SUCCESS:
+                return False
+        return True
+
+    def stop(self) -> None:
+        """Take down in order from whatever state."""
+        if self._open:
+            self.trigger_deactivate()
+        self.trigger_shutdown()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle: unconfigured to inactive."""
+        try:
+            self._publisher = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
+            self.configure()
+        except RmpcError as error:
+            self.get_logger().error(str(error))
+            self.exit_status = 1 if self.values["autostart"] else None
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle: inactive to active."""
+        try:
+            self.open()
+        except RmpcError as error:
+            self.get_logger().error(str(error))
+            self.exit_status = 1 if self.values["autostart"] else None
+            return TransitionCallbackReturn.FAILURE
+        self._open = True
+        self._timer = self.create_timer(TICK, self._tick, clock=self.wall)
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle: active to inactive; a last word on /diagnostics."""
+        self._open = False
+        self.publish_diagnostics()
+        self.destroy_timer(self._timer)
+        self.close()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle: inactive to unconfigured."""
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle: to finalized."""
+        if self._open:
+            self._open = False
+            self.close()
+        return super().on_shutdown(state)
+
+    # -- diagnostics --------------------------------------------------------------------------------------------------
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.tick(now)
+        if self._open and (now >= self._diagnostics_due or self.diagnostics.urgent):
+            self._diagnostics_due = now + DIAGNOSTICS_PERIOD
+            self.publish_diagnostics()
+
+    def publish_diagnostics(self) -> None:
+        """Publish this node's statuses now."""
+        array = DiagnosticArray(status=self.diagnostics.statuses())
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._publisher.publish(array)
