@@ -186,14 +186,18 @@ def _references(config: PlantConfig) -> Iterator[Problem]:
     if isinstance(config.controller.margins.model_error, dict):
         coordinates = [c for a in config.agents.values() for c in (a.coordinates or a.states)]
         errors = config.controller.margins.model_error
-        yield from _unknown(("controller", "margins", "model_error"), errors, coordinates, "coordinate")
+        here: KeyPath = ("controller", "margins", "model_error")
+        yield from _unknown(here, errors, coordinates, "coordinate")
+        missing = [c for c in coordinates if c not in errors]
+        if missing:
+            yield Problem(here, f"'{missing[0]}' is missing; give every coordinate, or the word 'sampled'")
     yield from _unknown(
         ("simulation", "disturbances"), config.simulation.disturbances, config.plant.disturbances, "disturbance"
     )
     for name, realisation in config.simulation.disturbances.items():
         if name not in config.plant.disturbances:
             continue
-        here: KeyPath = ("simulation", "disturbances", name)
+        here = ("simulation", "disturbances", name)
         bounds = realisation.bounds or config.plant.disturbances[name].bounds
         if realisation.value is not None and not bounds[0] <= realisation.value <= bounds[1]:
             yield Problem((*here, "value"), f"it must lie in the bounds [{bounds[0]:g}, {bounds[1]:g}]")

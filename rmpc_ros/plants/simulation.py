@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rmpc_ros.config import PlantConfig
+from rmpc_ros.config.derive import operating_vectors
 from rmpc_ros.errors import ConfigError, DataError
 from rmpc_ros.plants.disturbances import DisturbanceProcess
 
@@ -55,8 +56,7 @@ class Plant:
             self._state_order = [self._equations.state_names.index(s) for s in states]
             self._input_order = [self._equations.input_names.index(u) for u in inputs]
             self._disturbance_order = [self._equations.disturbance_names.index(d) for d in self.disturbance_names]
-            nominal = {name: d.nominal for name, d in config.plant.disturbances.items()}
-            self._nominal = np.array([nominal.get(v.name, v.nominal) for v in self._equations.disturbances])
+            self._nominal = operating_vectors(config, self._equations)[1]
         self._noise = np.concatenate([config.noise(agent) for agent in config.agents])
         self._all_states = [s for names in self.names.values() for s in names]
         self.reset(seed)
