@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import highspy
@@ -133,13 +134,19 @@ class LinearProgram:
         for i, j, v in zip(np.atleast_1d(rows), np.atleast_1d(columns), np.atleast_1d(values), strict=True):
             self.highs.changeCoeff(int(i), int(j), float(v))
 
-    def add_columns(self, cost: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> int:
-        """Append variables that appear in no row yet; returns the index of the first."""
+    def add_columns(self, cost: ArrayLike, lower: ArrayLike, upper: ArrayLike, integer: Sequence[int] = ()) -> int:
+        """Append variables that appear in no row yet; returns the index of the first.
+
+        `integer` counts from the first new variable.
+        """
         c = np.atleast_1d(np.asarray(cost, float))
         first = int(self.highs.getNumCol())
         lo, hi = np.broadcast_to(np.asarray(lower, float), c.size), np.broadcast_to(np.asarray(upper, float), c.size)
         empty = np.empty(0, np.int32)
         self.highs.addCols(c.size, c, lo.copy(), hi.copy(), 0, empty, empty, np.empty(0))
+        for j in integer:
+            self.highs.changeColIntegrality(first + j, highspy.HighsVarType.kInteger)
+            self._mixed = True
         return first
 
     def add_rows(
