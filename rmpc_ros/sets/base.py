@@ -140,33 +140,24 @@ class UncertaintySet(ABC):
 
     # -- membership ---------------------------------------------------------------------------------------------------
     def contains(self, points: ArrayLike, tolerance: float = 1e-7) -> NDArray[np.bool_]:
-        """Membership of each row of `points`, (d,) or (m, d) -> () or (m,), up to a relative distance `tolerance`."""
+        """Membership of each row of `points`, (d,) or (m, d) -> () or (m,), up to a relative distance `tolerance`.
+
+        By default along the ray from the centre: a convex set that holds the centre holds u iff the ray reaches it.
+        """
         rows = self._directions(points)
         form = self._form
+        slack = tolerance * (1 + np.max(np.abs(rows), axis=1))
         if form.G.shape[1] == 0:
             inside = np.array([in_cones(form.h - form.F @ u, form.cones, tolerance) for u in rows])
         else:
-            inside = np.array([self.distance(u) <= tolerance * (1 + np.max(np.abs(u))) for u in rows])
+            away = rows - self.center()
+            length = np.linalg.norm(away, axis=1)
+            inside = length <= slack
+            far = ~inside
+            if np.any(far):
+                unit = away[far] / length[far, None]
+                inside[far] = self.reach(unit) >= length[far] - slack[far]
         return self._shape(inside, points)
-
-    def distance(self, point: ArrayLike) -> float:
-        """Euclidean distance of a point (d,) to the set, by one conic program."""
-        u = self._directions(point)[0]
-        form = self._form
-        d, k = self.dim, form.G.shape[1]
-        top = sparse.hstack([sparse.csc_array((form.F.shape[0], 1)), form.F, form.G])
-        ball = sparse.block_array(
-            [[-sparse.eye_array(1), None, None], [None, -sparse.eye_array(d), sparse.csc_array((d, k))]]
-        )
-        program = ConicProgram(
-            None,
-            np.concatenate([[1.0], np.zeros(d + k)]),
-            sparse.vstack([top, ball], format="csc"),
-            np.concatenate([form.h, [0.0], -u]),
-            (*form.cones, Cone("second_order", d + 1)),
-            1e-9,
-        )
-        return max(program.solve().objective, 0.0)
 
     # -- counterparts -------------------------------------------------------------------------------------------------
     def counterpart(self, direction: cp.Expression, bound: cp.Expression | float) -> list[cp.Constraint]:

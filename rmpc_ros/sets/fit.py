@@ -105,23 +105,64 @@ class FitOptions:
                 )
         return lower, upper
 
+    def refuse_outside(self, data: Matrix, outside: NDArray[np.bool_], reason: str) -> None:
+        """Refuse the first row for which `outside` holds."""
+        rows = np.flatnonzero(outside)
+        if rows.size:
+            raise DataError(
+                f"row {rows[0] + 1} ({', '.join(self.columns)}) = {data[rows[0]].tolist()}: {reason}; "
+                "correct the bound or remove the row"
+            )
+
+    def promise(self, assumption: str) -> str:
+        """The sentence of the hypothesis-test families: Bertsimas, Gupta, Kallus, section 3."""
+        return (
+            f"With confidence {self.confidence:g} over the data, any linear constraint that holds on the whole set is "
+            f"violated with probability at most {self.epsilon:g}; assumes independent samples from one distribution, "
+            f"and that {assumption}."
+        )
+
     def certificate(
-        self, family: str, data: Matrix, test: str, thresholds: Mapping[str, Any], statement: str, *notes: str
+        self,
+        family: str,
+        data: Matrix,
+        test: str,
+        thresholds: Mapping[str, Any],
+        statement: str,
+        *notes: str,
+        given: tuple[str, ...] = (),
     ) -> Certificate:
-        """Certificate with the fields that every family fills alike."""
+        """Certificate with the fields that every family fills alike.
+
+        `given` names the thresholds that may be explicit: with one of them the data no longer carry the confidence.
+        """
         plain = {k: v.tolist() if isinstance(v, (np.ndarray, np.generic)) else v for k, v in thresholds.items()}
+        confidence: float | None = self.confidence
+        explicit = [name for name in given if self.has(name)]
+        if explicit:
+            confidence = None
+            test = f"given by hand: {', '.join(explicit)}"
+            statement = (
+                f"The thresholds {', '.join(explicit)} were given, not computed: IF the true distribution lies in the "
+                f"region they describe, any linear constraint that holds on the whole set is violated with probability "
+                f"at most {self.epsilon:g}."
+            )
         return Certificate(
-            family,
-            self.epsilon,
-            self.confidence,
-            len(data),
-            test,
-            plain,
-            self.window,
-            statement,
-            self.columns,
-            1,
-            notes,
+            family, self.epsilon, confidence, len(data), test, plain, self.window, statement, self.columns, 1, notes
+        )
+
+
+def component_level(alpha: float, dim: int) -> float:
+    """Alpha' = 1 - (1 - alpha)^(1/d): the level of each of d independent components."""
+    return float(-np.expm1(np.log1p(-alpha) / dim))
+
+
+def need_samples(family: str, samples: int, needed: int, options: FitOptions) -> None:
+    """Refuse fewer samples than a family can work with."""
+    if samples < needed:
+        raise DataError(
+            f"family {family}: {samples} samples for {len(options.columns)} columns at epsilon {options.epsilon:g} and "
+            f"confidence {options.confidence:g}; {needed} samples are needed"
         )
 
 

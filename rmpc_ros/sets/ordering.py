@@ -1,0 +1,187 @@
+"""U^LCX: linear-convex ordering (Bertsimas, Gupta, Kallus, eq. 34). No assumption beyond finite moments.
+
+The paper's support function (35) lacks two constants as printed; here v'u is maximised over (34) itself.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
+
+from rmpc_ros.errors import SetError
+from rmpc_ros.sets.base import ConicForm, Matrix, UncertaintySet, Vector, _factor, finite, stored
+from rmpc_ros.sets.bootstrap import resample_counts, resamples_for, upper_value
+from rmpc_ros.sets.certificate import FittedSet
+from rmpc_ros.sets.fit import FitOptions, fitter, need_samples
+from rmpc_ros.solvers.conic import Cone
+from rmpc_ros.solvers.lp import LinearProgram
+
+
+class OrderingSet(UncertaintySet):
+    """U of eq. (34): u for which r, z in [1, 1/eps] and s1, s2, s3 in [0, z/N]^N exist with.
+
+        abs(z - 1's1) <= G,  abs(z - 1 - 1's2) <= G,  abs(1 - 1's3) <= G,
+        norm_inf(r + u - sum s1_j u^j) <= G,  norm_inf(r - sum s2_j u^j) <= G,  norm_inf(u - sum s3_j u^j) <= G
+
+    Parameters
+    ----------
+    data : (N, d) the samples u^j
+    G : threshold >= 0
+    epsilon : in (0, 1)
+    """
+
+    family: ClassVar[str] = "lcx"
+
+    def __init__(self, data: ArrayLike, G: float, epsilon: float) -> None:
+        self.data, self.G, self.epsilon = finite("data", data, 2), _factor(G), float(epsilon)
+        if not 0 < self.epsilon < 1:
+            raise SetError(f"epsilon = {epsilon}: give a number between 0 and 1")
+
+    @property
+    def dim(self) -> int:
+        """Dimension d."""
+        return int(self.data.shape[1])
+
+    def center(self) -> Vector:
+        """The sample mean."""
+        return np.asarray(self.data.mean(axis=0))
+
+    @cached_property
+    def _rows(self) -> tuple[sparse.csc_array, Vector]:
+        """Ranged rows  abs(M x - c) <= G  over x = (u, r, z, s1, s2, s3)."""
+        n, d = self.data.shape
+        eye, none, ones = sparse.eye_array(d), sparse.csc_array((d, d)), stored(np.ones((1, n)))
+        gap, gaps, one = sparse.csc_array((1, d)), sparse.csc_array((d, 1)), sparse.csc_array([[1.0]])
+        cloud, empty, flat = stored(self.data.T), sparse.csc_array((d, n)), sparse.csc_array((1, n))
+        rows = sparse.block_array(
+            [
+                [gap, gap, one, -ones, flat, flat],
+                [gap, gap, one, flat, -ones, flat],
+                [gap, gap, sparse.csc_array((1, 1)), flat, flat, ones],
+                [eye, eye, gaps, -cloud, empty, empty],
+                [none, eye, gaps, empty, -cloud, empty],
+                [eye, none, gaps, empty, empty, -cloud],
+            ],
+            format="csc",
+        )
+        return rows, np.concatenate([[0.0, 1.0, 1.0], np.zeros(3 * d)])
+
+    def conic(self) -> ConicForm:
+        """All as inequalities."""
+        n, d = self.data.shape
+        rows, middle = self._rows
+        weights = sparse.eye_array(3 * n)
+        z = sparse.csc_array(np.full((3 * n, 1), -1 / n))
+        limits = sparse.block_array(
+            [
+                [sparse.csc_array((1, 2 * d)), sparse.csc_array([[1.0]]), sparse.csc_array((1, 3 * n))],
+                [sparse.csc_array((1, 2 * d)), sparse.csc_array([[-1.0]]), sparse.csc_array((1, 3 * n))],
+                [sparse.csc_array((3 * n, 2 * d)), z, weights],
+                [sparse.csc_array((3 * n, 2 * d)), sparse.csc_array((3 * n, 1)), -weights],
+            ]
+        )
+        matrix = sparse.vstack([rows, -rows, limits], format="csc")
+        h = np.concatenate([middle + self.G, self.G - middle, [1 / self.epsilon, -1.0], np.zeros(6 * n)])
+        return ConicForm(matrix[:, :d], matrix[:, d:], h, (Cone("nonnegative", h.size),))
+
+    @cached_property
+    def _lp(self) -> LinearProgram:
+        n, d = self.data.shape
+        rows, middle = self._rows
+        below = sparse.hstack(
+            [sparse.csc_array((3 * n, 2 * d)), sparse.csc_array(np.full((3 * n, 1), -1 / n)), sparse.eye_array(3 * n)]
+        )
+        free = np.full(2 * d, np.inf)
+        return LinearProgram(
+            np.zeros(rows.shape[1]),
+            sparse.vstack([rows, below]),
+            np.concatenate([middle - self.G, np.full(3 * n, -np.inf)]),
+            np.concatenate([middle + self.G, np.zeros(3 * n)]),
+            np.concatenate([-free, [1.0], np.zeros(3 * n)]),
+            np.concatenate([free, [1 / self.epsilon], np.full(3 * n, 1 / (n * self.epsilon))]),
+        )
+
+    def _optimum(self, direction: Vector) -> tuple[float, Vector]:
+        """Linear program, warm-started from the last direction."""
+        cost = np.zeros(self._lp.size[1])
+        cost[: self.dim] = -direction
+        self._lp.set_cost(cost)
+        best = self._lp.solve()
+        return -best.objective, best.x[: self.dim]
+
+    def parameters(self) -> dict[str, Any]:
+        """Samples, threshold, epsilon."""
+        return {"data": self.data.tolist(), "G": self.G, "epsilon": self.epsilon}
+
+    @classmethod
+    def from_parameters(cls, **parameters: Any) -> OrderingSet:
+        """Inverse of `parameters`."""
+        return cls(**parameters)
+
+
+def ordering_statistics(data: Matrix, counts: Matrix, rng: np.random.Generator, directions: int = 400) -> Vector:
+    """Sup over norm1(a) + abs(b) <= 1 of E_emp(a'u - b)+ - E_boot(a'u - b)+, for every resample (B,).
+
+    For one direction the best b is a kink (a value a'u^j, or 0), found for all resamples by sorting and two cumulative
+    sums. Over directions the problem is not convex: coordinate and random directions start it, then each round tries
+    directions near the best ones. The value is thus a lower bound that the rounds make tight.
+    """
+    n, d = data.shape
+    best = np.zeros(len(counts))
+    owner = np.zeros((len(counts), d))
+    difference = (1.0 - counts) / n
+
+    def try_direction(a: Vector) -> None:
+        y = data @ a
+        order = np.argsort(y, kind="stable")
+        y, w = y[order], difference[:, order]
+        mass = np.cumsum(w[:, ::-1], axis=1)[:, ::-1]
+        moment = np.cumsum((w * y)[:, ::-1], axis=1)[:, ::-1]
+        gain = np.maximum.reduce((moment - y * mass) / (np.abs(a).sum() + np.abs(y)), axis=1)
+        at_zero = difference @ np.maximum(data @ a, 0.0) / np.abs(a).sum()
+        gain = np.maximum(gain, at_zero)
+        better = gain > best
+        best[better] = gain[better]
+        owner[better] = a
+
+    starts = np.vstack([np.eye(d), -np.eye(d)])
+    if d > 1:
+        starts = np.vstack([starts, rng.standard_normal((directions // 2, d))])
+    scale = data.std(axis=0)
+    for a in starts:
+        try_direction(a / np.abs(a).sum())
+        if d > 1:
+            try_direction(a / scale / np.abs(a / scale).sum())
+    if d > 1:
+        for spread in np.repeat([0.5, 0.25, 0.1], max(directions // 6, 1)):
+            top = owner[rng.integers(len(counts))]
+            a = top + spread * np.abs(top).max() * rng.standard_normal(d)
+            try_direction(a / np.abs(a).sum())
+    return best
+
+
+@fitter("lcx", "G", "resamples")
+def fit_ordering(data: Matrix, options: FitOptions) -> FittedSet:
+    """Fit U^LCX; the threshold by the bootstrap."""
+    n, d = data.shape
+    need_samples("lcx", n, max(10, d + 2), options)
+    if options.has("G"):
+        G = options.number("G")
+    else:
+        rng = np.random.default_rng(options.seed)
+        given = options.number("resamples") if options.has("resamples") else None
+        counts = resample_counts(n, resamples_for(options.alpha, given), rng)
+        G = upper_value(ordering_statistics(data, counts, rng), options.alpha)
+    certificate = options.certificate(
+        "lcx",
+        data,
+        "bootstrap of the linear-convex ordering statistic",
+        {"G": G},
+        options.promise("the second moment is finite"),
+        given=("G",),
+    )
+    return FittedSet(OrderingSet(data, G, options.epsilon), certificate)
