@@ -94,6 +94,41 @@ def bench(
     _run_study("bench", name, set_, as_json, out)
 
 
+@app.command()
+def fit(
+    data: Annotated[Path, typer.Argument(help="CSV file with a header.")],
+    family: Annotated[str, typer.Option("--family", help="Name of a family, or auto.")] = "auto",
+    epsilon: Annotated[float, typer.Option("--epsilon", help="Accepted probability of violation.")] = 0.1,
+    confidence: Annotated[float, typer.Option("--confidence", help="Over the data.")] = 0.9,
+    param: Annotated[list[str] | None, typer.Option("--param", help="Explicit key=value words; repeatable.")] = None,
+    support: Annotated[str | None, typer.Option("--support", help='Directions "a1,a2;..." to evaluate.')] = None,
+    columns: Annotated[str | None, typer.Option("--columns", help="Names to take, comma-separated.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of everything random in the fit.")] = 0,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Picture file to write.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit an uncertainty set to data, with its certificate."""
+    from rmpc_ros.sets import command
+
+    result, lines = command.run(data, family, epsilon, confidence, param or [], support, columns, seed, plot)
+    emit(result, as_json, lines)
+
+
+@app.command()
+def check(
+    plant: Annotated[Path, typer.Argument(help="Plant file.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what a plant file means and whether its guarantee exists, or the one thing that is wrong."""
+    from rmpc_ros.config import load_plant
+    from rmpc_ros.config.summary import lines, summarise
+    from rmpc_ros.network.summary import design_lines, summarise_design
+
+    config = load_plant(plant)
+    result = {**summarise(config), "design": summarise_design(config)}
+    emit(result, as_json, [*lines(result), *design_lines(result["design"])])
+
+
 def spread_words(arguments: list[str], flags: tuple[str, ...] = ("--set", "--param")) -> list[str]:
     """Let one flag take several key=value words: `--set a=1 b=2` becomes `--set a=1 --set b=2`."""
     out: list[str] = []

@@ -1,7 +1,7 @@
 """Confidence regions for a distribution on an interval from tests of its empirical distribution function.
 
-With order statistics u^(1) <= ... <= u^(N) and zeta_j = F(u^(j)), each test accepts the zeta (not decreasing, in [0, 1])
-with (Stephens 1974; D'Agostino and Stephens 1986):
+With order statistics u^(1) <= ... <= u^(N) and zeta_j = F(u^(j)), each test accepts the zeta (not decreasing, in
+[0, 1]) with (Stephens 1974; D'Agostino and Stephens 1986):
 
     ks      max_j max(j/N - zeta_j, zeta_j - (j-1)/N) <= G
     kuiper  max_j (j/N - zeta_j) + max_j (zeta_j - (j-1)/N) <= G

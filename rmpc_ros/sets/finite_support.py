@@ -138,9 +138,9 @@ def _fit(data: Matrix, options: FitOptions, kind: type[FiniteSupportSet], test: 
     rare = float(np.quantile(counts, 0.2, method="higher"))
     if rare < 5:
         raise DataError(
-            f"family {kind.family}: {n} distinct rows in {samples} samples, more than a fifth of them seen fewer than 5 "
-            f"times: the {test} needs about {int(np.ceil(5 * samples / rare))} samples of this support; if the data are "
-            "continuous, round them to a grid or use another family"
+            f"family {kind.family}: {n} distinct rows in {samples} samples, more than a fifth of them seen fewer "
+            f"than 5 times: the {test} needs about {int(np.ceil(5 * samples / rare))} samples of this support; if the "
+            "data are continuous, round them to a grid or use another family"
         )
     chi = options.number("chi") if options.has("chi") else float(stats.chi2.ppf(options.confidence, n - 1))
     certificate = options.certificate(

@@ -80,7 +80,7 @@ class IndependentSet(UncertaintySet):
         exponent = s * (points - points[-1])
         weights = np.exp(exponent)
         if self.test == "cvm":
-            zeta = np.concatenate([[0.0, 0.0], edf.lowest_cvm(np.diff(weights)[1:], self.G), [1.0]])
+            zeta = np.concatenate([[0.0], edf.lowest_cvm(np.diff(weights)[1:], self.G), [1.0]])
             masses = np.concatenate([[0.0], np.diff(zeta)])
         else:
             masses = self._ks_masses
@@ -126,10 +126,10 @@ class IndependentSet(UncertaintySet):
             points = self._side(i, up)
             if v > points[-1]:
                 return np.inf
-            if v <= self._tilt(points, 0.0)[1]:
-                continue
             width = float(np.ptp(points))
-            low, high = 1e-9 / width, 1e6 / width
+            low, high = 1e-7 / width, 1e6 / width
+            if v <= self._tilt(points, low)[1]:
+                continue
             if self._tilt(points, high)[1] <= v:
                 s = high
             else:
@@ -192,7 +192,7 @@ class IndependentSet(UncertaintySet):
             shape = [sparse.csc_array(-right[keep][:, None]), sparse.csc_array(-right[::-1][keep][:, None])]
             extra = 0
         else:
-            rows, rhs, kinds = edf.region(self.test, n, self.G)
+            rows, _, kinds = edf.region(self.test, n, self.G)
             extra = rows.shape[1] - 1
             step = sparse.diags_array([np.ones(n), -np.ones(n)], offsets=[-1, -2], shape=(n + 2, n), format="csc")
             end = sparse.csc_array(([1.0], ([n + 1], [0])), shape=(n + 2, 1))
@@ -269,7 +269,7 @@ def fit_independent(data: Matrix, options: FitOptions) -> FittedSet:
     if test in ("ks", "kuiper") and d * np.log(1 / min(G, 1.0)) <= np.log(1 / options.epsilon):
         need = _samples_for(test, d, options.epsilon, level)
         raise DataError(
-            f"family i: with {n} samples the {test} test at confidence {options.confidence:g} excludes no corner of the "
+            f"family i: with {n} samples the {test} test at confidence {options.confidence:g} cuts nothing off the "
             f"known support at epsilon {options.epsilon:g}; {need} samples are needed"
         )
     certificate = options.certificate(
