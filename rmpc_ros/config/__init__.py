@@ -39,6 +39,7 @@ def _checked(origin: Source) -> PlantConfig:
         config = PlantConfig.model_validate(origin.data)
     except ValidationError as error:
         raise origin.error(source.problems_of(error, PlantConfig, origin)) from None
+    config._origin = origin
     for check in (checks.structural, checks.against_model, checks.physical):
         try:
             problems = check(config)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from rmpc_ros.config import derive
 from rmpc_ros.config.sections import Agent, Controller, Input, Network, Plant, Section, Simulation, State
+from rmpc_ros.config.source import KeyPath, Problem, Source
 from rmpc_ros.errors import ConfigError
-from rmpc_ros.models.error_bound import ErrorBound, model_error_bound
 from rmpc_ros.models.linear import LinearNetwork
 from rmpc_ros.models.nonlinear import NonlinearModel
 
@@ -34,6 +34,13 @@ class PlantConfig(Section):
     network: Network = Network()
     learning: dict[str, Any] = Field(default_factory=dict)
     simulation: Simulation = Simulation()
+
+    _origin: Source | None = PrivateAttr(default=None)
+
+    def error(self, path: KeyPath, message: str) -> ConfigError:
+        """An error that points at a key of the file, for what is found out after loading."""
+        assert self._origin is not None
+        return self._origin.error([Problem(path, message)])
 
     @property
     def agent_names(self) -> tuple[str, ...]:
@@ -113,44 +120,6 @@ class PlantConfig(Section):
         steady = self.linear.steady_state[self.linear.rows(agent)]
         names = self.agents[agent].states
         return np.array([self.controller.setpoint.get(n, s) for n, s in zip(names, steady, strict=True)])
-
-    def model_error(self, states: tuple[Vector, Vector], inputs: tuple[Vector, Vector]) -> Vector:
-        """One-step error (n,) to reckon with in the network's coordinates over boxes of deviations z and v.
-
-        The numbers of the file where it gives them; the sampled bound of `models.error_bound` where it says "sampled";
-        zero for a plant given by matrices.
-        """
-        margins = self.controller.margins
-        coordinates = [c for v in self.linear.agents.values() for c in v.coordinates]
-        if isinstance(margins.model_error, dict):
-            return np.array([margins.model_error[c] for c in coordinates])
-        if self.nonlinear is None:
-            return np.zeros(len(coordinates))
-        return self.sampled_error(states, inputs).bound
-
-    def sampled_error(self, states: tuple[Vector, Vector], inputs: tuple[Vector, Vector]) -> ErrorBound:
-        """The sampled bound itself, whatever the file reckons with.
-
-        Raises
-        ------
-        ConfigError
-            The plant is given by matrices: there is no nonlinear model.
-        """
-        if self.nonlinear is None:
-            raise ConfigError(f"plant '{self.plant.name}' is given by matrices; it has no model error")
-        lower, upper = self.disturbance_bounds()
-        steady = self.linear.steady_disturbance
-        margins = self.controller.margins
-        return model_error_bound(
-            self.nonlinear,
-            self.linear,
-            states,
-            inputs,
-            (lower - steady, upper - steady),
-            derive.operating_vectors(self, self.nonlinear)[1],
-            margins.samples,
-            margins.factor,
-        )
 
     def disturbance_bounds(self) -> tuple[Vector, Vector]:
         """Absolute bounds (q,), (q,) in the order of `linear.disturbances`."""

@@ -241,11 +241,11 @@ class Margins(Section):
     """What is added to the disturbance for the error of the linear model, per step."""
 
     model_error: Literal["sampled"] | dict[Name, NonNegative] = "sampled"
-    factor: Annotated[float, Field(allow_inf_nan=False, ge=1)] = 2.0
+    factor: Annotated[float, Field(allow_inf_nan=False, ge=1)] = 1.5
     samples: Count = 2000
-    promise: NonNegative = 0.05  # room a promise keeps beyond its tube, as a share of the invariant box
-    room: Annotated[float, Field(allow_inf_nan=False, ge=1)] = 1.5  # invariant boxes over the smallest ones, at most
-    authority: Fraction = 0.1  # share of an input's range that the optimiser may use beside the backup law
+    promise: NonNegative = 0.02  # room a promise keeps beyond its tube, as a share of the invariant box
+    room: Annotated[float, Field(allow_inf_nan=False, ge=1)] = 1.15  # invariant boxes over the smallest ones, at most
+    authority: Fraction = 0.05  # share of an input's range that the optimiser may use beside the backup law
 
 
 class Controller(Section):

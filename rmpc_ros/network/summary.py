@@ -1,0 +1,66 @@
+"""The joint design of a plant file in figures, for `rmpc check`: invariant boxes, model error, the start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from rmpc_ros.config import PlantConfig
+from rmpc_ros.errors import InfeasibleError
+from rmpc_ros.network.system import design_network
+
+
+def summarise_design(config: PlantConfig) -> dict[str, Any]:
+    """Invariant boxes and model error in the plant file's units, per agent and coordinate.
+
+    Returns
+    -------
+    {room, agents: {name: {coordinate: {half_width, limit, share, model_error, initial_share}}}}; share is the
+    half-width over the limit, initial_share how far from the centre of the box (1: on its face) the plant starts.
+
+    Raises
+    ------
+    ConfigError
+        No invariant boxes exist, or the plant starts outside them: then no first promise can be made.
+    """
+    try:
+        network = design_network(config)
+    except InfeasibleError as error:
+        raise config.error(("controller",), f"no guarantee exists for this plant: {error}") from error
+    linear = network.linear
+    agents: dict[str, dict[str, dict[str, float]]] = {}
+    for name, variables in linear.agents.items():
+        rows = linear.rows(name)
+        half = network.boxes.y[rows] * network.x_scale[rows]
+        initial = config.initial_state(name)
+        start = np.abs(linear.to_coordinates(name, initial)) / half
+        if np.max(start) > 1:
+            n = int(np.argmax(start))
+            moved = [s for s, v in config.agents[name].states.items() if v.initial is not None]
+            raise config.error(
+                ("agents", name, "states", moved[0], "initial"),
+                f"the initial state is infeasible: {variables.coordinates[n]} starts at {start[n]:.3g} times the "
+                f"half-width {half[n]:.4g} of the set that can be kept for ever; start nearer to the steady state",
+            )
+        agents[name] = {
+            coordinate: {
+                "half_width": float(half[n]),
+                "limit": float(network.x_scale[rows][n]),
+                "share": float(network.boxes.y[rows][n]),
+                "model_error": float(network.model_error[rows][n] * network.x_scale[rows][n]),
+                "initial_share": float(start[n]),
+            }
+            for n, coordinate in enumerate(variables.coordinates)
+        }
+    return {"room": float(network.boxes.room), "agents": agents}
+
+
+def design_lines(design: dict[str, Any]) -> Iterator[str]:
+    """The design for people."""
+    yield "  invariant boxes (half-width, share of the limit, model error per step):"
+    for name, coordinates in design["agents"].items():
+        for key, v in coordinates.items():
+            yield f"    {name:12} {key:10} {v['half_width']:>10.4g}  {100 * v['share']:5.1f} %  {v['model_error']:.2g}"
+    yield "  the guarantee exists and the plant starts inside it"
