@@ -7,12 +7,16 @@ their subscriptions and timers in `open` and drop them in `close`: an inactive n
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
 
 from rmpc_ros.errors import RmpcError
 from rmpc_ros.nodes import qos
@@ -35,6 +39,7 @@ class ManagedNode(LifecycleNode):
     """Base of our nodes. Subclasses extend `PARAMETERS` and define `configure`, `open`, `close`, `tick`."""
 
     PARAMETERS: ClassVar[tuple[Param, ...]] = ()
+    supervised: ClassVar[bool] = False
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(name, **options)
@@ -44,6 +49,7 @@ class ManagedNode(LifecycleNode):
         self.wall = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics_due = 0.0
         self._open = False
+        self._ears: list[Subscription] = []
 
     # -- what subclasses say ------------------------------------------------------------------------------------------
     def configure(self) -> None:
@@ -57,6 +63,21 @@ class ManagedNode(LifecycleNode):
 
     def tick(self, now: float) -> None:
         """Look at what is late; `now` is steady wall time in seconds."""
+
+    # -- what subclasses use ------------------------------------------------------------------------------------------
+    def listen(self, kind: type, topic: str, callback: Callable[[Any], None], profile: QoSProfile, **more: Any) -> None:
+        """Subscribe until `deafen`."""
+        self._ears.append(self.create_subscription(kind, topic, callback, profile, **more))
+
+    def deafen(self) -> None:
+        """Drop every subscription made by `listen`."""
+        while self._ears:
+            self.destroy_subscription(self._ears.pop())
+
+    def tell(self, event: str, **facts: Any) -> None:
+        """Report to the supervisor, if there is one: one line of JSON on standard output."""
+        if self.supervised:
+            print(json.dumps({"event": event, **facts}), flush=True)
 
     # -- lifecycle ----------------------------------------------------------------------------------------------------
     def start(self) -> bool:
@@ -93,6 +114,7 @@ class ManagedNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._open = True
         self._timer = self.create_timer(TICK, self._tick, clock=self.wall)
+        self.tell("active", node=self.get_fully_qualified_name())
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -118,4 +118,5 @@ def main(kind: str, arguments: list[str] | None = None) -> int:
 def packed(file: Path) -> int:
     """Run the nodes that `file` (JSON, written by `rmpc run`) describes in this process."""
     what = json.loads(file.read_text(encoding="utf-8"))
+    ManagedNode.supervised = True
     return _run(what["nodes"], what["name"], None, what["parent"])

@@ -1,0 +1,321 @@
+"""The agent node: messages in, one call of the controller, messages out.
+
+Lockstep: the plant's measurement k starts step k as soon as the neighbours' news for it has come (see `round`).
+Free-running: the node's clock starts step k at a fixed phase of every period, on the newest wired sensor values.
+
+What leaves the node leaves in this order: journal, command and actuators, promise, report. A decision that comes later
+than `deadline` after its measurement is dropped: the actuator side has gone on with the last plan by then, so nothing
+about the new one may be promised.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rmpc_ros.config import load_plant
+from rmpc_ros.errors import ConfigError, DataError, MessageError, PromiseError
+from rmpc_ros.msg import AgentReport, Command, ForecastSet, Measurement
+from rmpc_ros.network import forecast as core
+from rmpc_ros.network.agent import MODES, Agent, Decision
+from rmpc_ros.network.agent_design import AgentDesign
+from rmpc_ros.network.journal import Journal, decode, encode, facts_of
+from rmpc_ros.network.system import design_agents
+from rmpc_ros.nodes import convert, qos
+from rmpc_ros.nodes.checks import Layout, Peers, Window
+from rmpc_ros.nodes.diagnostics import ERROR, OK, WARN
+from rmpc_ros.nodes.managed import ManagedNode
+from rmpc_ros.nodes.parameters import Param
+from rmpc_ros.nodes.process import main as run_node
+from rmpc_ros.nodes.round import Inputs, Round
+from rmpc_ros.nodes.wiring import Readings, Wire
+
+PHASE = 0.3  # of a period: free-running agents decide this long after the period's begin, when the sensors have spoken
+LOOKS = 10  # a period is looked at so many times for the phase
+FRESH = 1.5  # periods: an older sensor value is stale
+AHEAD = 2.0  # periods: a message stamped further ahead of this node's clock is refused
+
+
+def peers_of(designs: Mapping[str, AgentDesign], run: str) -> Peers:
+    """Layouts of all agents' messages."""
+    return Peers(run, {name: Layout(d.state_names, d.input_names, d.names, d.period) for name, d in designs.items()})
+
+
+class AgentNode(ManagedNode):
+    """One agent of the network as a lifecycle node; several may share a process."""
+
+    PARAMETERS: ClassVar[tuple[Param, ...]] = (
+        Param("agent", "", "which agent of the plant file; by default the last part of the node's namespace"),
+        Param(
+            "timing",
+            "lockstep",
+            "who starts a step: the plant's measurement or the clock",
+            choices=("lockstep", "free"),
+        ),
+        Param("journal", "", "file that holds the newest commitment; none without it"),
+        Param(
+            "neighbour_wait", -1.0, "most to wait for neighbours in lockstep [s]; -1: the plant file's", low=-1, high=60
+        ),
+        Param("deadline", -1.0, "a later decision is dropped [s]; -1: half of the plant file's", low=-1, high=600),
+    )
+
+    # -- configure ----------------------------------------------------------------------------------------------------
+    def configure(self) -> None:
+        """Design, controller, publishers, journal."""
+        self.config = load_plant(self.values["plant"])
+        base, _, last = self.get_namespace().rpartition("/")
+        self.agent = self.values["agent"] or last
+        if self.agent not in self.config.agents:
+            raise ConfigError(f"parameter agent = {self.agent!r}; give one of {', '.join(self.config.agents)}")
+        self.base = base
+        self.spec = self.config.agents[self.agent]
+        designs = design_agents(self.config)
+        self.design = designs[self.agent]
+        self.run = self.values["run"] or self.config.plant.name
+        self.peers = peers_of(designs, self.run)
+        self.layout = self.peers.agents[self.agent]
+        wait, deadline = self.values["neighbour_wait"], self.values["deadline"]
+        self.wait = self.config.network.wait if wait < 0 else wait
+        self.deadline = self.config.network.deadline / 2 if deadline < 0 else deadline
+        self.journal = Journal(Path(self.values["journal"])) if self.values["journal"] else None
+        own = f"agent {self.agent}"
+        self._sensors = [Wire(s, list(self.spec.states), f"{own}, sensor {s.topic}") for s in self.spec.sensors]
+        self._actuators = [Wire(a, list(self.spec.inputs), f"{own}, actuator {a.topic}") for a in self.spec.actuators]
+        self._command = self.create_publisher(Command, "command", qos.STEP)
+        self._forecast = self.create_publisher(ForecastSet, "forecast", qos.PROMISE)
+        self._report = self.create_publisher(AgentReport, "report", qos.REPORT)
+        self._outputs = [self.create_publisher(wire.kind, wire.topic, qos.SENSOR) for wire in self._actuators]
+        self._measured = (
+            self.create_publisher(Measurement, "measurement", qos.STEP) if self.values["timing"] == "free" else None
+        )
+
+    # -- activate -----------------------------------------------------------------------------------------------------
+    def open(self) -> None:
+        """Promise, then listen."""
+        self.controller = Agent(self.design)
+        self.round = Round(self.spec.neighbours, self.wait)
+        self.counts = dict.fromkeys(MODES, 0)
+        self.late = 0
+        self._last: tuple[int, Any, Any] | None = None
+        self._promise = self._first_promise()
+        self._forecast.publish(convert.forecast_message(self._promise, self._stamp(), self.run))
+        for name in self.spec.neighbours:
+            self.listen(ForecastSet, f"{self.base}/{name}/forecast", partial(self._on_forecast, name), qos.PROMISE)
+            self.listen(Measurement, f"{self.base}/{name}/measurement", partial(self._on_neighbour, name), qos.STEP)
+        if self.values["timing"] == "lockstep":
+            self.listen(Measurement, "measurement", self._on_measurement, qos.STEP)
+            return
+        self.readings = Readings(self._sensors, len(self.spec.states))
+        for wire in self._sensors:
+            take = self.readings.listener(wire, self._now, self.diagnostics.reject)
+            self.listen(wire.kind, wire.topic, take, qos.SENSOR)
+        self._clock_timer = self.create_timer(self.config.period / LOOKS, self._on_clock)
+
+    def close(self) -> None:
+        """Stop listening; the promise stays in force."""
+        self.deafen()
+        if self.values["timing"] == "free":
+            self.destroy_timer(self._clock_timer)
+        if self.journal is not None:
+            self.journal.close()
+
+    def _first_promise(self) -> core.ForecastSet:
+        """The newest commitment of this run from the journal, or the invariant box for all time."""
+        record = self.journal.read() if self.journal is not None else None
+        if record is not None and facts_of(record.payload).get("run") == self.run:
+            try:
+                found = decode(record.payload, {"promise": core.ForecastSet})["promise"]
+                promise = self.controller.start(found.step, found)
+            except (DataError, PromiseError) as error:
+                raise ConfigError(
+                    f"{self.values['journal']}: {error}; remove it only if no neighbour relies on it"
+                ) from error
+            self.diagnostics.say(
+                "journal",
+                OK,
+                f"back with the promise of step {promise.step}",
+                step=promise.step,
+                epoch=promise.iteration,
+            )
+            return promise
+        self.diagnostics.say("journal", OK, "started with the invariant box", journal=self.values["journal"] or "none")
+        return self.controller.start(0)
+
+    # -- messages in --------------------------------------------------------------------------------------------------
+    def _on_measurement(self, message: Measurement) -> None:
+        try:
+            heard = convert.measurement_from(message, self.peers, self._window(first_step=max(self.round.done, 0)))
+        except MessageError as error:
+            self.diagnostics.reject(str(error))
+            if not str(error).startswith("not finite"):
+                return
+            # A sensor has dropped out: the step takes place, and the controller is told that it has no measurement.
+            heard = convert.Measurement(self.agent, int(message.step), np.full(len(self.layout.states), np.nan))
+        if not self.round.own(heard.step, heard.values, time.monotonic()):
+            self._repeat(heard.step)
+            return
+        self._decide_when_due()
+
+    def _on_neighbour(self, name: str, message: Measurement) -> None:
+        try:
+            heard = convert.measurement_from(message, self._only(name), self._window())
+        except MessageError as error:
+            self.diagnostics.reject(str(error))
+            return
+        self.round.measurement(name, heard.step, heard.values)
+        self._decide_when_due()
+
+    def _on_forecast(self, name: str, message: ForecastSet) -> None:
+        try:
+            forecast = convert.forecast_from(message, self._only(name), self._window())
+        except MessageError as error:
+            self.diagnostics.reject(str(error))
+            return
+        if forecast.kind == "commitment":
+            self.round.promise(forecast)
+            self._decide_when_due()
+
+    def _only(self, name: str) -> Peers:
+        """Who may speak on a neighbour's topic."""
+        return Peers(self.run, {name: self.peers.agents[name]})
+
+    def _window(self, first_step: int = 0) -> Window:
+        """Stamps may be ahead of this node's clock by a little: /clock and the message take different ways."""
+        now = self._now()
+        return Window(first_step=first_step, latest=now + AHEAD * self.config.period if now > 0 else np.inf)
+
+    # -- when to decide -----------------------------------------------------------------------------------------------
+    def tick(self, now: float) -> None:
+        """Bounded waiting, and this node's line on /diagnostics."""
+        self._decide_when_due()
+        self._say_how_it_goes()
+
+    def _decide_when_due(self) -> None:
+        if self.values["timing"] == "lockstep" and self.round.due(time.monotonic()):
+            began = self.round.arrived()
+            self._decide(self.round.take(), began)
+
+    def _on_clock(self) -> None:
+        """Free-running: decide once per period, at its phase."""
+        now = self._now() / self.config.period
+        step = int(now)
+        if step <= self.round.done or now - step < PHASE:
+            return
+        state = self.readings.fresh(self._now() - FRESH * self.config.period)
+        if state is None:
+            self.diagnostics.say(
+                "sensors", ERROR, "no fresh value from every sensor; the plan goes on without the agent"
+            )
+            return
+        self.diagnostics.say("sensors", OK, "all sensors speak")
+        assert self._measured is not None
+        measured = convert.Measurement(self.agent, step, state)
+        self._measured.publish(convert.measurement_message(measured, self.layout, self._stamp(), self.run))
+        self.round.own(step, state, time.monotonic())
+        self._decide(self.round.take(), time.monotonic())
+
+    # -- the step -----------------------------------------------------------------------------------------------------
+    def _decide(self, inputs: Inputs, began: float) -> None:
+        for promise in inputs.promises:
+            try:
+                self.controller.receive(promise)
+            except PromiseError as error:
+                self.diagnostics.reject(f"promise refused: {error}")
+        decision = self.controller.step(inputs.step, inputs.state, inputs.neighbour_states)
+        if time.monotonic() - began > self.deadline:
+            self._drop(decision, time.monotonic() - began)
+            return
+        self._commit(decision)
+        self.counts[decision.mode] += 1
+        self._publish(decision, began)
+
+    def _commit(self, decision: Decision) -> None:
+        """On disk before anybody hears of it."""
+        if self.journal is not None:
+            things = {"promise": decision.forecast, "plan": decision.plan}
+            self.journal.write(encode(things, run=self.run, step=decision.step))
+        self._promise = decision.forecast
+
+    def _drop(self, decision: Decision, taken: float) -> None:
+        """Too late to be applied: the last published promise stands, and the last plan runs at the actuators."""
+        self.late += 1
+        self.controller.start(self._promise.step, self._promise)
+        self.diagnostics.say(
+            "deadline",
+            WARN,
+            f"step {decision.step} took {taken:.2f} s of {self.deadline:.2f} s and was dropped",
+            missed=self.late,
+        )
+
+    # -- messages out -------------------------------------------------------------------------------------------------
+    def _publish(self, decision: Decision, began: float) -> None:
+        stamp = self._stamp()
+        step = decision.step
+        what = convert.Command(self.agent, step, decision.mode, decision.input, decision.plan)
+        command = convert.command_message(what, self.layout, stamp, self.run)
+        forecast = convert.forecast_message(decision.forecast, stamp, self.run)
+        self._command.publish(command)
+        for wire, publisher in zip(self._actuators, self._outputs, strict=True):
+            publisher.publish(wire.message(float(decision.input[wire.index]), stamp, convert.FRAME))
+        self._forecast.publish(forecast)
+        self._last = (step, command, forecast)
+        self._decision = decision
+        counts = tuple(self.counts[mode] for mode in MODES)
+        timed = replace(decision.report, step_ms=1e3 * (time.monotonic() - began))
+        report = convert.Report(self.agent, step, timed, counts, self.diagnostics.rejected.total())
+        self._report.publish(convert.report_message(report, stamp, self.run))
+
+    def _repeat(self, step: int) -> None:
+        """The plant asks again for a step that was decided: its command was lost on the way."""
+        if self._last is not None and self._last[0] == step:
+            self._command.publish(self._last[1])
+            self._forecast.publish(self._last[2])
+
+    def _say_how_it_goes(self) -> None:
+        missed = {"deadlines_missed": self.late, "restarts": self.values["restarts"]}
+        if self._last is None:
+            self.diagnostics.say("", OK, "waiting for the first measurement", **missed)
+            return
+        decision = self._decision
+        level, word = {"optimal": (OK, "optimal"), "certified": (OK, "follows its certified policy")}.get(
+            decision.mode, (WARN if decision.mode == "backup" else ERROR, f"{decision.mode}: {decision.report.reason}")
+        )
+        if not decision.report.promise_kept:
+            level, word = ERROR, f"its state left the promised set: {decision.report.reason}"
+        silent = ", ".join(sorted(self.round.silent))
+        if silent and level == OK:
+            level, word = WARN, f"{word}; relies on the last promise of {silent}"
+        self.diagnostics.say(
+            "",
+            level,
+            word,
+            step=decision.step,
+            mode=decision.mode,
+            solve_ms=decision.report.solve_ms,
+            step_ms=decision.report.step_ms,
+            smallest_margin=min(decision.report.margins.values(), default=float("nan")),
+            epoch=decision.forecast.iteration,
+            silent_neighbours=silent or "none",
+            rejected_messages=self.diagnostics.rejected.total(),
+            **missed,
+            **{f"steps_{mode}": count for mode, count in self.counts.items()},
+        )
+
+    # -- small things -------------------------------------------------------------------------------------------------
+    def _stamp(self) -> Any:
+        return self.get_clock().now().to_msg()
+
+    def _now(self) -> float:
+        return float(self.get_clock().now().nanoseconds) * 1e-9
+
+
+def main() -> int:
+    """`ros2 run rmpc_ros agent`."""
+    return run_node("agent", sys.argv)

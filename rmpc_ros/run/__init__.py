@@ -1,0 +1,1 @@
+"""`rmpc run`: starts a plant's nodes as processes, keeps them alive, ends them, and reports."""
