@@ -57,6 +57,8 @@ def model_error_bound(
     samples: int = 2000,
     factor: float = 2.0,
     seed: int = 0,
+    gain: ArrayLike | None = None,
+    vertices: int = MOST_VERTICES,
 ) -> ErrorBound:
     """Bound the one-step model error over boxes.
 
@@ -70,6 +72,8 @@ def model_error_bound(
     samples : random points besides the vertices
     factor : margin, at least 1
     seed : of the random points
+    gain : (m, n) of a law in force; `inputs` then bounds v - gain z, so that only inputs the law can give are met
+    vertices : evaluate at most so many vertices
 
     Raises
     ------
@@ -88,8 +92,10 @@ def model_error_bound(
             raise DataError(f"box of {name}: give finite lower <= upper, {size} each; got {pair.tolist()}")
         boxes.append(pair)
     lower, upper = np.hstack(boxes)
-    points, complete = _points(lower, upper, samples, np.random.default_rng(seed))
+    points, complete = _points(lower, upper, samples, vertices, np.random.default_rng(seed))
     z, v, w = np.split(points, np.cumsum(sizes)[:2], axis=1)
+    if gain is not None:
+        v = v + z @ np.asarray(gain, float).T
     error = np.abs(one_step_error(model, network, z, v, w, nominal_disturbance))
     worst: Vector = error.max(axis=0)
     return ErrorBound(factor * worst, worst, factor, len(points), complete)
@@ -121,14 +127,16 @@ def one_step_error(
     return error - (z @ network.A.T + v @ network.B.T + w @ network.E.T)
 
 
-def _points(lower: Vector, upper: Vector, samples: int, generator: np.random.Generator) -> tuple[Matrix, bool]:
+def _points(
+    lower: Vector, upper: Vector, samples: int, most: int, generator: np.random.Generator
+) -> tuple[Matrix, bool]:
     """Vertices, points on random faces and points inside; whether all vertices are there."""
     moving = np.flatnonzero(upper > lower)
-    complete = 2 ** min(moving.size, 62) <= MOST_VERTICES
+    complete = 2 ** min(moving.size, 62) <= most
     if complete:
         high = (np.arange(2**moving.size)[:, None] >> np.arange(moving.size)) & 1
     else:
-        high = generator.integers(0, 2, (MOST_VERTICES, moving.size))
+        high = generator.integers(0, 2, (most, moving.size))
     vertices = np.tile(lower, (len(high), 1))
     vertices[:, moving] = np.where(high == 1, upper[moving], lower[moving])
     inside = generator.uniform(lower, upper, (samples, lower.size))

@@ -14,6 +14,8 @@ pattern never changes; the half-widths enter as matrix values.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from scipy import sparse
 
@@ -102,7 +104,10 @@ class AffineFeedback:
             (pred.u_v, pred.u_p, self._u0, self._memory_index, nu, 0, (self._drift[:-1] @ model.K.T).ravel(), "u"),
             (np.eye(N * nu), np.zeros((N * nu, p)), self._c0, self._memory_index, nu, 0, np.zeros(N * nu), "c"),
         ]
-        upper_p, upper_0, lower_p, lower_0 = [], [], [], []
+        upper_p: list[Matrix] = []
+        upper_0: list[Vector] = []
+        lower_p: list[Matrix] = []
+        lower_0: list[Vector] = []
         for nominal_v, nominal_p, start, index, width, first, drift, name in sides:
             for sign in (1.0, -1.0):
                 for step in range(N):
@@ -134,7 +139,7 @@ class AffineFeedback:
         self._lower = np.full(total, -np.inf)
         self._upper[: self._absolute_rows] = rows.right_sides()
         starts = np.cumsum([self._absolute_rows, N * nx, N * nx, N * nu, N * nu, N * nu, N * nu])
-        blocks = [np.arange(a, b) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        blocks = [np.arange(a, b) for a, b in itertools.pairwise(starts)]
         self._upper_rows, self._lower_rows = np.concatenate(blocks[0::2]), np.concatenate(blocks[1::2])
         self._upper_p, self._upper_0 = np.vstack(upper_p), np.concatenate(upper_0)
         self._lower_p, self._lower_0 = np.vstack(lower_p), np.concatenate(lower_0)

@@ -44,7 +44,7 @@ class StepReport:
     solve_ms, step_ms : wall time of the solver and of the whole step
     cost : stage cost at the measured state and chosen input, normalised
     margins : per limited quantity, distance to the nearer limit over half the range (1 centre, 0 at it, < 0 violated)
-    promise_width : (N, nx) half-width of each state in the new promise over half the range of its limits, t = 1..N
+    promise_width : (N, nx) promised half-width of each coordinate over the distance to its limit, t = 1..N
     promise_kept : the measured state lies in the promise made before
     reason : why the mode is not optimal; empty when it is
     """
@@ -119,7 +119,7 @@ class Agent:
         Raises
         ------
         PromiseError
-            Unknown sender, older than the one in force, or larger than it in the same epoch: the old one stays in force.
+            Unknown sender, older than the one in force, or larger than it in the same epoch: the old one stands.
         """
         if forecast.agent not in self.design.neighbours:
             known = ", ".join(self.design.neighbours) or "none"
@@ -175,6 +175,7 @@ class Agent:
         # 4. Solve and check; otherwise the candidate, otherwise the backup controller.
         solving = time.perf_counter()
         reason = self._restart_reason
+        plan: LocalPlan | None
         mode: Mode
         try:
             plan, mode, status = self.controller.solve(), "optimal", "optimal"
@@ -194,7 +195,7 @@ class Agent:
             backup_plan = self._follower.plan
         u = self._follower.input(step, state)
         self._restart_reason = ""
-        width = design.physical_width(self._promise.scale[1:])
+        width = design.promise_width(self._promise.scale[1:])
         report = StepReport(
             mode,
             status,
@@ -329,7 +330,7 @@ class Agent:
             1e3 * (time.perf_counter() - began),
             float("nan"),
             missing,
-            design.physical_width(self._promise.scale[1:]),
+            design.promise_width(self._promise.scale[1:]),
             True,
             reason,
         )

@@ -1,7 +1,8 @@
 """Everything one agent knows at configure time: its model, its invariant box, its neighbours, and its units.
 
-Inside, quantities are deviations from the steady state in the agent's coordinates, divided by the distance to the nearer
-limit; outside (measurements, promises, inputs) they have the plant file's units. The maps between the two live here.
+Inside, quantities are deviations from the steady state in the agent's coordinates, divided by the distance to the
+nearer limit; outside (measurements, promises, inputs) they have the plant file's units. The maps between the two
+live here.
 """
 
 from __future__ import annotations
@@ -177,11 +178,9 @@ class AgentDesign:
         middle, half = (center - self.center) / self.scale, scale / self.scale
         return middle - half, middle + half
 
-    def physical_width(self, scale: Matrix) -> Matrix:
-        """Half-widths (N, nx) of the physical states over half the range of their limits; boxes of coordinates (N, n)."""
-        width = scale[:, : self.nx] @ np.abs(self.inverse_transform).T
-        half = (self.state_upper - self.state_lower) / 2
-        return np.asarray(width / half)
+    def promise_width(self, scale: Matrix) -> Matrix:
+        """Promised half-widths (N, nx) of the coordinates, over the distance from the steady state to their limits."""
+        return np.asarray(scale[:, : self.nx] / self.scale[: self.nx])
 
     # -- promises -----------------------------------------------------------------------------------------------------
     def terminal_promise(self, step: int, epoch: int = 0) -> ForecastSet:

@@ -4,8 +4,8 @@
         |A diag(y) + B M| 1 + |B| gamma + w <= y,     |M| 1 + gamma <= u_max,     |H| y <= h
 
 Then from any state of the box |x| <= y, with u = K x + c and |c| <= gamma, the next state is in the box again for
-every disturbance |.| <= w (math.md 3.1). gamma is the authority that is left to the optimiser inside the invariant set. All
-quantities are normalised, so the sum of y is the sum of half-widths over limits, which is minimised. Scaling y by
+every disturbance |.| <= w (math.md 3.1). gamma is the authority that is left to the optimiser inside the invariant set.
+All quantities are normalised, so the sum of y is the sum of half-widths over limits, which is minimised. Scaling y by
 s >= 1 keeps the property as long as the limits hold, which gives promises room.
 """
 
@@ -68,10 +68,7 @@ def invariant_boxes(
         owner[block] = i
     # Variables: y (n), the entries of M (one per input and own state), slacks for |A diag(y) + B M|, slacks for |M|.
     entries = [
-        (u, x)
-        for i, block in enumerate(state_blocks)
-        for u in range(*input_blocks[i].indices(m))
-        for x in range(*block.indices(n))
+        (u, x) for i, block in enumerate(state_blocks) for u in range(m)[input_blocks[i]] for x in range(n)[block]
     ]
     column_of = {pair: n + k for k, pair in enumerate(entries)}
     by_state: dict[int, list[int]] = {}
@@ -103,11 +100,11 @@ def invariant_boxes(
         rows.append({a0 + k: 1.0 for k, (v, _) in enumerate(entries) if v == u})
         upper.append(float(input_limit[u] - authority[u]))
     for row, limit in zip(limit_rows, limits, strict=True):
-        rows.append({j: abs(row[j]) for j in np.flatnonzero(row)})
+        rows.append({j: abs(row[j]) for j in np.flatnonzero(row).tolist()})
         upper.append(float(limit))
     index = [(r, c, v) for r, row in enumerate(rows) for c, v in row.items()]
-    r, c, v = zip(*index, strict=True)
-    matrix = sparse.csr_array((v, (r, c)), shape=(len(rows), N))
+    row_index, column_index, value = zip(*index, strict=True)
+    matrix = sparse.csr_array((value, (row_index, column_index)), shape=(len(rows), N))
     cost = np.zeros(N)
     cost[:n] = 1.0
     cost[a0:] = 1e-4  # among equal boxes the gentlest law
@@ -115,19 +112,19 @@ def invariant_boxes(
     lower[:n] = 0.0
     lower[s0:] = 0.0
     try:
-        x = solve_lp(cost, matrix, np.full(len(rows), -np.inf), upper, lower).x
+        solution = solve_lp(cost, matrix, np.full(len(rows), -np.inf), upper, lower).x
     except InfeasibleError as error:
         raise InfeasibleError(
             "no box in these coordinates is robustly invariant for all agents together: choose other coordinates, "
             "smaller disturbances, wider limits, or less authority for the optimiser",
             error.status,
         ) from error
-    y = np.maximum(x[:n], 1e-12)
+    y = np.maximum(solution[:n], 1e-12)
     K = np.zeros((m, n))
     effort = np.zeros(m)
     for (u, j), column in column_of.items():
-        K[u, j] = x[column] / y[j]
-        effort[u] += abs(x[column])
+        K[u, j] = solution[column] / y[j]
+        effort[u] += abs(solution[column])
     factor = room
     with np.errstate(divide="ignore"):
         factor = min(factor, float(np.min((input_limit - authority) / effort, initial=np.inf)))
