@@ -27,9 +27,10 @@ MAY_USE = {
     "learning": CORE,
     "report": CORE,
     "studies": CORE | {"report"},
-    "nodes": CORE | {"report"},
-    "bringup": CORE | {"nodes", "report"},
-    "cli": CORE | {"studies", "nodes", "bringup", "report"},
+    "bringup": CORE,
+    "nodes": CORE | {"bringup"},
+    "run": CORE | {"bringup", "report"},
+    "cli": CORE | {"studies", "bringup", "run", "report"},
 }
 """For each room (folder or module of rmpc_ros): the rooms it may import besides itself."""
 

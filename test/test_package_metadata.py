@@ -75,9 +75,7 @@ def top_level_imports(*files: Path) -> set[str]:
 
 
 def is_ros(module: str) -> bool:
-    return (
-        module in ROS_MACHINE_ONLY or module in ("rclpy", "builtin_interfaces") or module.endswith(("_msgs", "_srvs"))
-    )
+    return module in ROS_MACHINE_ONLY | {"rclpy"} or module.endswith(("_msgs", "_srvs", "_interfaces"))
 
 
 def test_setup_and_package_describe_the_same_thing(package: ET.Element, distribution) -> None:
