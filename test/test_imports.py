@@ -26,11 +26,12 @@ MAY_USE = {
     "network": CORE - {"learning"},
     "learning": CORE,
     "report": CORE,
-    "studies": CORE | {"report"},
+    "simulate": CORE,
+    "studies": CORE | {"simulate", "report"},
     "bringup": CORE,
     "nodes": CORE | {"bringup"},
     "run": CORE | {"bringup", "report"},
-    "cli": CORE | {"studies", "bringup", "run", "report"},
+    "cli": CORE | {"studies", "simulate", "bringup", "run", "report"},
 }
 """For each room (folder or module of rmpc_ros): the rooms it may import besides itself."""
 
