@@ -273,6 +273,7 @@ def _match(
 
 def _limits_and_start(config: PlantConfig) -> Iterator[Problem]:
     for name, agent in config.agents.items():
+        centred = True
         for kind, variables in (("states", agent.states), ("inputs", agent.inputs)):
             lower, upper = config.state_limits(name) if kind == "states" else config.input_limits(name)
             steady = (
@@ -282,6 +283,7 @@ def _limits_and_start(config: PlantConfig) -> Iterator[Problem]:
             )
             for key, low, high, value in zip(variables, lower, upper, steady, strict=True):
                 if not low < value < high:
+                    centred = False
                     path: KeyPath = ("agents", name, kind, key, "limits")
                     yield Problem(path, f"the steady state {value:.6g} is not inside [{low:g}, {high:g}]")
         lower, upper = config.state_limits(name)
@@ -291,7 +293,8 @@ def _limits_and_start(config: PlantConfig) -> Iterator[Problem]:
                     ("agents", name, "states", key, "initial"),
                     f"the initial state {value:.6g} is outside its limits [{low:.6g}, {high:.6g}]",
                 )
-        H, h = config.limit_rows(name)
+        inside = np.all((lower <= config.initial_state(name)) & (config.initial_state(name) <= upper))
+        H, h = config.limit_rows(name) if centred and inside else (np.zeros((0, len(lower))), np.zeros(0))
         start = config.linear.to_coordinates(name, config.initial_state(name))
         if not np.all(H @ start <= h + 1e-12):
             yield Problem(("agents", name, "states"), "the initial state is outside the limits of the coordinates")

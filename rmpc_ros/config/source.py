@@ -76,7 +76,8 @@ class Source:
 
     def error(self, problems: Sequence[Problem]) -> ConfigError:
         """One error that names the first problem in the file and counts the others."""
-        first = min(problems, key=lambda p: self.line(p.path))
+        # Of two problems in one line the written key explains the missing one.
+        first = min(problems, key=lambda p: (self.line(p.path), p.path not in self.lines))
         where = ".".join(str(key) for key in first.path)
         value = self.value(first.path)
         shown = "" if value is None or isinstance(value, dict) else f" = {_short(value)}"

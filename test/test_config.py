@@ -1,0 +1,271 @@
+"""A plant file that is wrong gives one error that names file, line, key, value and what is allowed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rmpc_ros.cli import main
+from rmpc_ros.config import load_plant, parse_plant
+from rmpc_ros.config.units import seconds
+from rmpc_ros.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+REACTOR = (ROOT / "test" / "data" / "reactor.yaml").read_text(encoding="utf-8")
+
+PAIR = """\
+plant:
+  name: pair
+  model: linear
+  period: 1 s
+  disturbances:
+    w: {unit: "1", nominal: 0, bounds: [-0.1, 0.1]}
+agents:
+  left:
+    neighbours: [right]
+    states:
+      p: {unit: m, limits: [-1, 1]}
+      q: {unit: m/s, limits: [-1, 1]}
+    inputs:
+      f: {unit: N, limits: [-1, 1]}
+    matrices:
+      A: [[0.9, 0.1], [0.0, 0.9]]
+      B: {right: [[0.01], [0.02]]}
+      D: [[0.0], [0.1]]
+      E: [[0.0], [0.1]]
+    actuators:
+      - {topic: force, type: std_msgs/Float64, input: f}
+  right:
+    states:
+      r: {unit: m, limits: [-1, 1], initial: 0.5}
+    inputs:
+      g: {unit: N, limits: [-1, 1]}
+    matrices:
+      A: [[0.8]]
+      D: [[0.2]]
+    actuators:
+      - {topic: force, type: std_msgs/Float64, input: g}
+"""
+
+
+def test_the_demo_plant_loads_and_is_centred_in_its_limits() -> None:
+    config = load_plant(ROOT / "config" / "reactor_separator.yaml")
+    lower, upper = config.state_limits("reactor1")
+    np.testing.assert_allclose((lower + upper) / 2, config.linear.steady_state[:3])
+    np.testing.assert_allclose(upper - lower, [0.1, 0.1, 20.0])
+    H, h = config.limit_rows("reactor1")
+    corner = config.linear.to_coordinates("reactor1", config.linear.steady_state[:3] + np.array([0.05, 0.05, 10]))
+    assert np.max((H @ corner) / h) == pytest.approx(2.0)  # xA + xB is limited to 0.05, not to 0.1
+
+
+CASES = {
+    "unknown key": ("horizon: 12", "horizn: 12", "controller.horizn = 12: unknown key; did you mean 'horizon'"),
+    "unknown key deep": ("T1: {unit: K,", "T1: {unti: K,", "agents.reactor1.states.T1.unti = 'K': unknown key"),
+    "wrong type": ("horizon: 12", "horizon: twelve", "controller.horizon = 'twelve': give a whole number"),
+    "number as words": ("seed: 1", "seed: '1'", "simulation.seed = '1': give a whole number"),
+    "boolean for a number": ("state: 1.0", "state: true", "controller.cost.state = True: give a number"),
+    "wrong unit of time": ("period: 36 s", "period: 36 K", "plant.period = '36 K': 'K' does not measure time"),
+    "period below zero": ("period: 36 s", "period: -36 s", "plant.period = '-36 s': give a finite duration above 0"),
+    "wrong quantity": (
+        "T1: {unit: K,",
+        "T1: {unit: kJ/h,",
+        "agents.reactor1.states.T1.unit = 'kJ/h': 'kJ/h' measures a heat",
+    ),
+    "other unit": ("T10: {unit: K,", "T10: {unit: degC,", "plant.disturbances.T10.unit = 'degC'"),
+    "no unit": ("T1: {unit: K,", "T1: {unit: Kelvn,", "agents.reactor1.states.T1.unit = 'Kelvn': is not a unit"),
+    "limits crossed": ("bounds: [0.96, 1.0]", "bounds: [1.0, 0.96]", "plant.disturbances.xA10.bounds"),
+    "deviation crossed": (
+        "Q1: {unit: kJ/h, deviation: 5.0e5}",
+        "Q1: {unit: kJ/h, deviation: [1, 2]}",
+        "lower < 0 < upper",
+    ),
+    "nominal outside": ("nominal: 0.98", "nominal: 0.9", "plant.disturbances.xA10: nominal = 0.9 is outside"),
+    "not finite": ("nominal: 0.98", "nominal: .nan", "plant.disturbances.xA10.nominal = nan: give a finite number"),
+    "infinite": ("deviation: 10, noise: 0.0}", "deviation: 10, noise: .inf}", "noise = inf: give a finite number"),
+    "not YAML": ("plant:\n", "plant: [\n", "not valid YAML"),
+    "repeated key": ("  seed: 1\n", "  seed: 1\n  seed: 2\n", "not valid YAML"),
+    "unknown model": ("model: reactor_separator", "model: reactor_seperator", "did you mean 'reactor_separator'"),
+    "unknown mode": ("mode: cooperative", "mode: cooperativ", "did you mean 'cooperative'"),
+    "missing neighbour": ("neighbours: [reactor2, separator]", "neighbours: [reactor2]", "agents.reactor1.neighbours"),
+    "unknown neighbour": ("[reactor2, separator]", "[reactor2, seperator]", "did you mean 'separator'"),
+    "own neighbour": ("[reactor2, separator]", "[reactor1, separator]", "an agent is not its own neighbour"),
+    "actuator claimed twice": (
+        "heat, type: std_msgs/Float64, input: Q1",
+        "/reactor_separator/reactor2/heat, type: std_msgs/Float64, input: Q1",
+        "is already claimed by agent 'reactor1'",
+    ),
+    "unowned state": ("      T3: {unit: K, deviation: 10, noise: 0.0}\n", "", "no agent owns the model's state 'T3'"),
+    "unknown parameter": ("  period: 36 s", "  period: 36 s\n  parameters: {V4: 1.0}", "no parameter 'V4'"),
+    "no such sensor state": ("field: temperature, state: T1", "field: temperature, state: T2", "it has xA1, xB1, T1"),
+    "bad topic": ("{topic: temperature,", "{topic: 'tempe rature',", "a topic is names joined by '/'"),
+    "initial outside": (
+        "T1: {unit: K, deviation: 10,",
+        "T1: {unit: K, deviation: 10, initial: 470,",
+        "outside its limits",
+    ),
+    "limits off centre": (
+        "T1: {unit: K, deviation: 10,",
+        "T1: {unit: K, limits: [450, 460],",
+        "the steady state 446.286",
+    ),
+    "dependent coordinates": ("xA1_xB1: {weights: {xA1: 1, xB1: 1}", "xA1_xB1: {weights: {xA1: 1}", "not independent"),
+    "missing section": ("controller:", "controler:", "did you mean 'controller'"),
+    "missing key": ("  period: 36 s\n", "", "plant.period: is missing"),
+    "unknown disturbance": ("T20: {kind", "T21: {kind", "simulation.disturbances.T21: no such disturbance"),
+    "a list, not a mapping": ("disturbances:\n    T10: {kind", "disturbances: []\n    #T10: {kind", ""),
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda name: name.replace(" ", "_"))
+def test_a_wrong_plant_file_gives_one_error_with_its_line(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    old, new, message = CASES[case]
+    assert old in REACTOR
+    file = tmp_path / "plant.yaml"
+    file.write_text(REACTOR.replace(old, new, 1), encoding="utf-8")
+    assert main(["check", str(file)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith(f"rmpc: {file}:"), err
+    assert "Traceback" not in err
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("case", "marker"),
+    [
+        ("unknown key", "horizn"),
+        ("wrong type", "twelve"),
+        ("not finite", ".nan"),
+        ("limits crossed", "[1.0, 0.96]"),
+        ("wrong quantity", "T1: {unit: kJ/h"),
+        ("unknown neighbour", "seperator"),
+        ("actuator claimed twice", "- {topic: heat, type: std_msgs/Float64, input: Q2"),
+        ("initial outside", "initial: 470"),
+        ("repeated key", "seed: 2"),
+    ],
+)
+def test_the_line_is_the_line(case: str, marker: str) -> None:
+    old, new, _ = CASES[case]
+    text = REACTOR.replace(old, new, 1)
+    line = next(n for n, row in enumerate(text.splitlines(), 1) if marker in row)
+    with pytest.raises(ConfigError, match=rf"^demo\.yaml:{line}: "):
+        parse_plant(text, "demo.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("A: [[0.8]]", "A: [[0.8, 0.1]]", "agents.right.matrices.A = [[0.8, 0.1]]: it is 1 x 2; needed 1 x 1"),
+        ("A: [[0.8]]", "A: [[0.8], [0.1]]", "it is 2 x 1; needed 1 x 1"),
+        ("[[0.9, 0.1], [0.0, 0.9]]", "[[0.9, 0.1], [0.0]]", "its rows have different lengths [1, 2]; needed 2 x 2"),
+        (
+            "B: {right: [[0.01], [0.02]]}",
+            "B: {right: [[0.01, 0.02]]}",
+            "it is 1 x 2; needed 2 x 1 (states x states of right)",
+        ),
+        ("B: {right:", "B: {rigth:", "agents.left.matrices.B.rigth"),
+        ("D: [[0.0], [0.1]]", "D: []", "it is 0 x 0; needed 2 x 1"),
+        ("E: [[0.0], [0.1]]", "E: [[0.0, 1.0], [0.1, 1.0]]", "needed 2 x 1 (states x disturbances)"),
+        ("neighbours: [right]", "neighbours: []", "'right' is missing"),
+        ("initial: 0.5", "initial: 1.5", "the initial state 1.5 is outside its limits [-1, 1]"),
+        ("[[0.8]]", "[[.inf]]", "give a finite number"),
+        ("      g: {", "      f: {", "this actuator is already claimed by agent 'left'"),
+        ("      r: {", "      p: {", "this state is already claimed by agent 'left'"),
+    ],
+)
+def test_matrices_of_the_wrong_shape_are_refused(old: str, new: str, message: str) -> None:
+    assert old in PAIR
+    with pytest.raises(ConfigError) as error:
+        parse_plant(PAIR.replace(old, new, 1))
+    assert message in str(error.value)
+
+
+def test_matrices_of_the_agents_become_the_network() -> None:
+    linear = parse_plant(PAIR).linear
+    np.testing.assert_allclose(linear.A, [[0.9, 0.1, 0.01], [0.0, 0.9, 0.02], [0.0, 0.0, 0.8]])
+    np.testing.assert_allclose(linear.B, [[0.0, 0.0], [0.1, 0.0], [0.0, 0.2]])
+    np.testing.assert_allclose(linear.E, [[0.0], [0.1], [0.0]])
+    assert linear.neighbours("left") == ("right",)
+    assert linear.neighbours("right") == ()
+
+
+def test_several_problems_are_counted_and_the_first_is_shown() -> None:
+    text = (
+        REACTOR.replace("horizon: 12", "horizon: x").replace("seed: 1", "seed: y").replace("period: 36 s", "period: z")
+    )
+    with pytest.raises(ConfigError, match=r"plant\.period = 'z'.*\(and 2 more\)"):
+        parse_plant(text)
+
+
+def test_a_start_outside_the_invariant_set_is_infeasible(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "plant.yaml"
+    text = REACTOR.replace("T1: {unit: K, deviation: 10,", "T1: {unit: K, deviation: 10, initial: 455,", 1)
+    file.write_text(text, encoding="utf-8")
+    assert main(["check", str(file)]) == 1
+    assert "agents.reactor1.states.T1.initial = 455: the initial state is infeasible" in capsys.readouterr().err
+
+
+def test_check_prints_the_design(capsys: pytest.CaptureFixture) -> None:
+    assert main(["check", str(ROOT / "config" / "reactor_separator.yaml")]) == 0
+    out = capsys.readouterr().out
+    assert "the guarantee exists" in out
+    assert "446.286" in out
+
+
+def test_a_file_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    assert main(["check", "nowhere.yaml"]) == 1
+    assert capsys.readouterr().err == "rmpc: nowhere.yaml: cannot be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "value"), [("36 s", 36.0), ("0.6 min", 36.0), ("2h", 7200.0), (5, 5.0), ("1e2 s", 100.0)]
+)
+def test_durations_are_read_in_words(written: object, value: float) -> None:
+    assert seconds(written) == pytest.approx(value)
+
+
+EQUATIONS = """\
+plant:
+  name: tank
+  model: equations
+  period: 10 s
+  parameters: {area: 2.0, outlet: 0.1}
+  equations:
+    time_unit: s
+    definitions: {out: "outlet*sqrt(level)"}
+    derivatives: {level: "(flow + leak - out)/area"}
+  operating_point: {inputs: {flow: 0.2}, states: {level: 3.0}}
+  disturbances:
+    leak: {unit: m3/h, nominal: 0, bounds: [-0.01, 0.01]}
+agents:
+  tank:
+    states: {level: {unit: m, limits: [2, 6]}}
+    inputs: {flow: {unit: m3/h, limits: [0, 1]}}
+"""
+
+
+def test_equations_in_the_file_are_a_model() -> None:
+    config = parse_plant(EQUATIONS)
+    assert config.linear.steady_state == pytest.approx([4.0])
+    slope = -0.1 / (2 * np.sqrt(4.0)) / 2.0
+    np.testing.assert_allclose(config.linear.A, [[np.exp(10 * slope)]])
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("(flow + leek)/area", "the name 'leek' is unknown; did you mean 'leak'"),
+        ("flow +", "not an expression"),
+        ("__import__('os').system('true')", "is not allowed"),
+        ("flow.real", "is not allowed"),
+        ("sqrt(level, 2)", "does not take 2 arguments"),
+    ],
+)
+def test_expressions_are_arithmetic_only(expression: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_plant(EQUATIONS.replace("(flow + leak - out)/area", expression))
+    assert message in str(error.value)
+    assert "level" in str(error.value)
