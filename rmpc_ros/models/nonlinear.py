@@ -243,6 +243,10 @@ class Stepper:
             )
         return end
 
+    def symbolic(self, x: Any, u: Any, d: Any, p: Any) -> Any:
+        """x(t + period) as a CasADi expression of the given symbols, for models that build on this one."""
+        return self._step(x, u, d, p)
+
     def advance_many(self, x: ArrayLike, u: ArrayLike, d: ArrayLike, p: ArrayLike | None = None) -> Matrix:
         """`advance` for every row: x (N, n), u (N, m), d (N, q), one parameter vector p for all -> (N, n).
 
