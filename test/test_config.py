@@ -94,7 +94,6 @@ CASES = {
         "/reactor_separator/reactor2/heat, type: std_msgs/Float64, input: Q1",
         "is already claimed by agent 'reactor1'",
     ),
-    "unowned state": ("      T3: {unit: K, deviation: 10, noise: 0.0}\n", "", "no agent owns the model's state 'T3'"),
     "unknown parameter": ("  period: 36 s", "  period: 36 s\n  parameters: {V4: 1.0}", "no parameter 'V4'"),
     "no such sensor state": ("field: temperature, state: T1", "field: temperature, state: T2", "it has xA1, xB1, T1"),
     "bad topic": ("{topic: temperature,", "{topic: 'tempe rature',", "a topic is names joined by '/'"),
@@ -190,6 +189,12 @@ def test_matrices_of_the_agents_become_the_network() -> None:
     np.testing.assert_allclose(linear.E, [[0.0], [0.1], [0.0]])
     assert linear.neighbours("left") == ("right",)
     assert linear.neighbours("right") == ()
+
+
+def test_a_state_that_nobody_owns_is_named() -> None:
+    text = "\n".join(line for line in REACTOR.splitlines() if "T3" not in line)
+    with pytest.raises(ConfigError, match="no agent owns the model's state 'T3'"):
+        parse_plant(text)
 
 
 def test_several_problems_are_counted_and_the_first_is_shown() -> None:
