@@ -2,9 +2,10 @@
 
 Each agent keeps copies c of the numbers of the sets it sends and receives; copies of the same number must agree.
 
-    parallel    c_i = argmin f_i + sum w/2 (c - v + l_i)^2 ;  v = mean_i(a c_i + (1-a) v + l_i) ;  l_i += a c_i + (1-a) v - v+
-    sequential  the same on pairs (sender, receiver), colour after colour: within a sweep everybody uses what the colours
-                before it just sent; dual step 1.6 (two colours: classical two-block ADMM, convergent below 1.618)
+    parallel    c_i = argmin f_i + sum w/2 (c - v + l_i)^2,  r_i = a c_i + (1-a) v,
+                v = mean_i(r_i + l_i),  l_i = l_i + r_i - v
+    sequential  the same on pairs (sender, receiver), colour after colour: within a sweep everybody uses what the
+                colours before it just sent; dual step 1.6 (two colours: two-block ADMM, convergent below 1.618)
 
 The weights w may grow along the horizon (later sets are more uncertain and must agree more), rho is balanced on the
 residuals, and everything is local: own problem, average over the copies, dual step. Sources: seed 004 appendix B.2;
@@ -14,6 +15,7 @@ Boyd et al. 2011, sections 3.3, 3.4.1, 3.4.3 and 7.2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -58,8 +60,8 @@ class AdmmOptions:
             raise ConfigError(f"admm mode = {self.mode!r}; known: sequential, parallel")
         if not 0 < self.dual_step < 1.6181 or not 0 < self.over_relaxation < 2 or not self.rho > 0:
             raise ConfigError(
-                f"admm: dual_step = {self.dual_step} in (0, 1.618), over_relaxation = {self.over_relaxation} in (0, 2), "
-                f"rho = {self.rho} > 0 are wanted"
+                f"admm: wanted are dual_step = {self.dual_step} in (0, 1.618), "
+                f"over_relaxation = {self.over_relaxation} in (0, 2), rho = {self.rho} > 0"
             )
 
 
@@ -172,7 +174,7 @@ class Negotiation:
         w = rho * self.growth[self.ids[i]]
         if self.options.mode == "sequential":  # a sender is pulled once by each receiver
             w = w * np.where(self.owner[self.ids[i]] == i, self.counts[self.ids[i]] - 1, 1)
-        return w
+        return np.asarray(w, float)
 
     # -- rounds -------------------------------------------------------------------------------------------------------
     def iterate(self) -> AdmmStep:
@@ -244,7 +246,7 @@ class Negotiation:
                 if k != i:
                     np.add.at(total, other, s.copies[k] + s.duals[k])
             target[mine] = (total[index] / np.maximum(self.counts[index] - 1, 1))[mine]
-        return target
+        return np.asarray(target, float)
 
     def _balance(self, step: AdmmStep) -> None:
         factor = 2.0 if step.primal > 10 * step.dual else 0.5 if step.dual > 10 * step.primal else 1.0
@@ -265,10 +267,10 @@ class Negotiation:
         return AdmmResult(tuple(steps), False, self.state)
 
     def shifted_state(self) -> AdmmState:
-        """The state moved one stage on (the last stage repeated): a warm start for the next step of a rolling horizon."""
+        """The state moved one stage on, the last stage repeated: a warm start for a rolling horizon's next step."""
         moved = self.state.copy()
         for stages in self.numbers.values():
-            for now, after in zip(stages, stages[1:], strict=False):
+            for now, after in pairwise(stages):
                 if now.size != after.size:
                     continue
                 moved.values[now] = self.state.values[after]
@@ -283,5 +285,3 @@ class Negotiation:
 
 def _rms(values: Vector) -> float:
     return float(np.sqrt(np.mean(values**2))) if values.size else 0.0
-
-

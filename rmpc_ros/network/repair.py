@@ -1,0 +1,104 @@
+"""From a half-converged negotiation to sets that everybody can live with, or an honest "not yet".
+
+Averages of half-agreed sets are usually infeasible where agents affect each other both ways, and widening all of them
+uniformly fails. The repair widens only what is too narrow, where it is: with all sets published, each agent solves its own
+problem with the received sets fixed and its own sets allowed to grow,
+
+    min  f_i + penalty * sum of growth   s.t.  received sets as published,  own y >= published y,  own z as published.
+
+Growth is published and the round repeated; a round without growth is a feasible joint design, because every agent's policy
+was computed against exactly the sets that the others keep. If an agent has no solution, or growth does not stop, the
+answer is None: keep negotiating and stay with what was promised before. Works on any published numbers, uses neighbours'
+messages only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rmpc_ros.errors import ConfigError, InfeasibleError
+from rmpc_ros.network.admm import Negotiation
+from rmpc_ros.network.affine_table import Integers, Vector
+from rmpc_ros.network.design import NetworkDesign, cost_value, read_policy, read_sets
+from rmpc_ros.network.program_solve import ProgramData, solve
+from rmpc_ros.network.set_form import ScaledForm
+
+
+@dataclass(frozen=True)
+class RepairOptions:
+    """Attributes: rounds of widening, price of width in an agent's cost, growth below which sets count as kept."""
+
+    rounds: int = 12
+    penalty: float = 50.0
+    tolerance: float = 1e-7
+
+
+def implement(negotiation: Negotiation, options: RepairOptions | None = None) -> NetworkDesign | None:
+    """A feasible joint design near the negotiation's current numbers, or None ("not yet").
+
+    The result's policies and sets hold together exactly as those of `design_network`; `solver` says "admm".
+    """
+    o = options or RepairOptions()
+    for form in negotiation.forms.values():
+        if not isinstance(form, ScaledForm):
+            raise ConfigError("repair widens scales: it needs forms with scales (shapes), not free matrices")
+    values = negotiation.state.values.copy()
+    scale = _scale_numbers(negotiation)
+    values[scale] = np.maximum(values[scale], 0.0)
+    for _ in range(o.rounds):
+        solutions: list[Vector] = []
+        grown = values.copy()
+        try:
+            for i in range(len(negotiation.programs)):
+                data, scales = _fixed(negotiation, i, values, scale, o)
+                solutions.append(solve(data).x)
+                mine = scales[1]
+                grown[mine] = np.maximum(values[mine], solutions[i][scales[0]])
+        except InfeasibleError:
+            return None
+        if float(np.max(grown - values, initial=0.0)) <= o.tolerance:
+            return _as_design(negotiation, values, solutions)
+        values = grown
+    return None
+
+
+def _scale_numbers(n: Negotiation) -> Integers:
+    """Positions of all scales (not centres) among the shared numbers."""
+    parts = [index[: n.forms[key].scales] for key, stages in n.numbers.items() for index in stages if index.size]
+    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+
+
+def _fixed(
+    n: Negotiation, i: int, values: Vector, scale: Integers, o: RepairOptions
+) -> tuple[ProgramData, tuple[Integers, Integers]]:
+    """Agent i's program with published sets; also (own variables, shared numbers) of its own scales."""
+    p = n.programs[i]
+    lower, upper, cost = p.data.lower.copy(), p.data.upper.copy(), p.data.cost.copy()
+    index, ids = n.solvers[i].index, n.ids[i]
+    lower[index] = upper[index] = values[ids]
+    mine = (n.owner[ids] == i) & np.isin(ids, scale)
+    upper[index[mine]] = np.inf
+    cost[index[mine]] += o.penalty
+    return replace(p.data, lower=lower, upper=upper, cost=cost), (index[mine], ids[mine])
+
+
+def _as_design(n: Negotiation, values: Vector, solutions: list[Vector]) -> NetworkDesign:
+    objectives = np.array([cost_value(p.cost, x) for p, x in zip(n.programs, solutions, strict=True)])
+    shared = {key: [values[index] for index in stages] for key, stages in n.numbers.items()}
+    return NetworkDesign(
+        n.network,
+        "local",
+        n.epigraph,
+        float(objectives.sum()),
+        objectives,
+        tuple(read_policy(p.run, x, p.program) for p, x in zip(n.programs, solutions, strict=True)),
+        read_sets(n.forms, shared),
+        n.forms,
+        {},
+        tuple(p.data.sizes for p in n.programs),
+        0.0,
+        float(sum(s.seconds for s in n.solvers)),
+        "admm",
+    )
