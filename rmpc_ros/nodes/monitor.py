@@ -13,13 +13,14 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from visualization_msgs.msg import MarkerArray
 
 from rmpc_ros.config import load_plant
 from rmpc_ros.errors import MessageError
 from rmpc_ros.msg import AgentReport, ForecastSet, Measurement
 from rmpc_ros.network import forecast as core
-from rmpc_ros.network.agent import StepReport, Vector
+from rmpc_ros.network.agent import StepReport
 from rmpc_ros.nodes import convert, qos
 from rmpc_ros.nodes.checks import ANY_TIME, Layout, Peers
 from rmpc_ros.nodes.diagnostics import ERROR, OK, STALE, WARN
@@ -27,6 +28,8 @@ from rmpc_ros.nodes.managed import ManagedNode
 from rmpc_ros.nodes.markers import AgentView, Scene
 from rmpc_ros.nodes.parameters import Param
 from rmpc_ros.nodes.process import main as run_node
+
+Vector = NDArray[np.float64]
 
 PERIOD = 1.0  # seconds of wall time between two looks
 QUIET = 2.5  # seconds (and at least as many periods of wall time) of silence until an agent counts as stale

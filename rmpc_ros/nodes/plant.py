@@ -88,7 +88,7 @@ class PlantNode(ManagedNode):
             self.sensors[name] = [
                 (w, self.create_publisher(w.kind, self._full(name, w.topic), qos.SENSOR)) for w in wires
             ]
-        self._clock = self.create_publisher(Clock, "/clock", qos.CLOCK)
+        self._clock_out = self.create_publisher(Clock, "/clock", qos.CLOCK)
 
     def _full(self, agent: str, topic: str) -> str:
         return topic if topic.startswith("/") else f"{agent}/{topic}"
@@ -303,7 +303,7 @@ class PlantNode(ManagedNode):
     def _publish_clock(self, seconds: float) -> None:
         nanoseconds = round(seconds * 1e9)
         self._stamp = Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
-        self._clock.publish(Clock(clock=self._stamp))
+        self._clock_out.publish(Clock(clock=self._stamp))
 
     def _publish(self, agent: str, what: str, step: int, names: tuple[str, ...], values: convert.Vector) -> None:
         message = Measurement(header=convert.header(self._stamp), run=self.peers.run, agent=agent, step=step)

@@ -23,7 +23,7 @@ SENSOR = _profile(reliable=False, depth=5)
 # Measurements and commands: one per step, each wanted; a reader acts on the newest.
 STEP = _profile(reliable=True, depth=KEEP)
 # Promises: the last one stays valid for ever, also for an agent that joins (or comes back) later. No lifespan.
-PROMISE = _profile(reliable=True, depth=1, transient=True)
+PROMISE = _profile(reliable=True, depth=KEEP, transient=True)
 # Reports, transitions: every one, in order.
 REPORT = _profile(reliable=True, depth=100)
 # Learned sets, models, policies: versioned, the newest for late joiners.
