@@ -54,6 +54,10 @@ class NonlinearModel:
         derivatives in the order of the states
     time_unit : seconds per unit of the model's time (3600 where rates are per hour)
     elements : finite elements of the integrator in one step; more for longer steps
+
+    Attributes
+    ----------
+    symbols, rhs : CasADi vectors (x, u, d, p) and f(x, u, d, p), for optimisers and other integrators
     """
 
     def __init__(
@@ -83,10 +87,10 @@ class NonlinearModel:
             raise ConfigError(
                 f"model '{name}' gives {len(derivatives)} derivatives for {len(self.states)} states; one each is needed"
             )
-        self._symbols = (x, u, d, p)
-        self._rhs = ca.vertcat(*derivatives)
-        self._f: Any = ca.Function("f", [x, u, d, p], [self._rhs])
-        jacobians = [ca.densify(ca.jacobian(self._rhs, v)) for v in (x, u, d)]
+        self.symbols = (x, u, d, p)
+        self.rhs = ca.vertcat(*derivatives)
+        self._f: Any = ca.Function("f", [x, u, d, p], [self.rhs])
+        jacobians = [ca.densify(ca.jacobian(self.rhs, v)) for v in (x, u, d)]
         self._jacobians: Any = ca.Function("jacobians", [x, u, d, p], jacobians)
 
     # -- names and numbers --------------------------------------------------------------------------------------------
@@ -160,9 +164,9 @@ class NonlinearModel:
         NumericalError
             Newton's method does not converge from this guess.
         """
-        x, u_, d_, p_ = self._symbols
+        x, u_, d_, p_ = self.symbols
         finder = ca.rootfinder(
-            "steady", "newton", {"x": x, "p": ca.vertcat(u_, d_, p_), "g": self._rhs}, {"error_on_fail": False}
+            "steady", "newton", {"x": x, "p": ca.vertcat(u_, d_, p_), "g": self.rhs}, {"error_on_fail": False}
         )
         given = np.concatenate([np.atleast_1d(np.asarray(v, float)) for v in (u, d, self._p(p))])
         start = self.nominal_state if guess is None else np.asarray(guess, float)
@@ -200,7 +204,7 @@ class Stepper:
             raise ConfigError(f"period = {period} s: give a number above 0")
         self.model = model
         self.period = period
-        x, u, d, p = model._symbols
+        x, u, d, p = model.symbols
         self._sizes = tuple(v.shape[0] for v in (x, u, d, p))
         options: Any = {
             "number_of_finite_elements": model.elements,
@@ -210,7 +214,7 @@ class Stepper:
             "simplify": True,
             "rootfinder_options": {"abstol": 1e-10, "max_iter": 30},
         }
-        dae = {"x": x, "p": ca.vertcat(u, d, p), "ode": model._rhs}
+        dae = {"x": x, "p": ca.vertcat(u, d, p), "ode": model.rhs}
         integrator = ca.integrator("step", "collocation", dae, 0.0, period / model.time_unit, options)
         symbols = [ca.MX.sym(name, size) for name, size in zip("xudp", self._sizes, strict=True)]
         end = integrator(x0=symbols[0], p=ca.vertcat(*symbols[1:]))["xf"]
@@ -296,7 +300,7 @@ class Stepper:
         if not needed <= MOST_STEPS:
             return None
         steps = max(4, int(np.ceil(needed)))
-        x, u, d, p = model._symbols
+        x, u, d, p = model.symbols
         now, dt = x, h / steps
         for _ in range(steps):
             k1 = model._f(now, u, d, p)
