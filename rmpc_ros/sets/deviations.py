@@ -145,7 +145,7 @@ def forward_deviation(values: ArrayLike) -> float:
     return float(np.sqrt(max(spread**2, heights[best], -fine.fun)))
 
 
-def _resampled_deviations(values: Vector, counts: Matrix) -> Vector:
+def resampled_deviations(values: Vector, counts: Matrix) -> Vector:
     """Forward deviation of every resample (B,), by one matrix product over the grid and a parabola at its top."""
     centred = values - values.mean()
     grid = _grid(centred, float(np.std(centred)))
@@ -166,8 +166,8 @@ def _resampled_deviations(values: Vector, counts: Matrix) -> Vector:
 
 def bootstrap_deviations(values: Vector, level: float, counts: Matrix) -> tuple[float, float]:
     """Upper bounds (sf, sb) of one component's deviations, each at `level`."""
-    forward = upper_value(_resampled_deviations(values, counts), level)
-    backward = upper_value(_resampled_deviations(-values, counts), level)
+    forward = upper_value(resampled_deviations(values, counts), level)
+    backward = upper_value(resampled_deviations(-values, counts), level)
     return forward, backward
 
 
