@@ -1,0 +1,208 @@
+"""A recorded run as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmpc_ros.errors import DataError
+from rmpc_ros.network.forecast import ForecastSet
+from rmpc_ros.record import read_bag, read_summary
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+
+MODES = ("optimal", "certified", "backup", "safe")
+LEVELS = ("OK", "WARN", "ERROR", "STALE")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an agent reported of one step."""
+
+    mode: str
+    solver_status: str
+    solve_ms: float
+    step_ms: float
+    cost: float
+    margins: dict[str, float]
+    promise_width: Matrix
+    promise_kept: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """One status of /diagnostics."""
+
+    time: float
+    name: str
+    level: str
+    message: str
+    values: dict[str, str]
+
+
+@dataclass
+class AgentData:
+    """Everything recorded of one agent, by step; vectors in the plant file's units.
+
+    Attributes
+    ----------
+    states, inputs : dictionaries with name, unit, lower, upper
+    transform : (nx, nx) coordinates in which it promises
+    measured, truth : (nx,); applied, commanded : (nu,)
+    promises : newest commitment of each step
+    """
+
+    states: list[dict[str, Any]]
+    inputs: list[dict[str, Any]]
+    transform: Matrix
+    measured: dict[int, Vector] = field(default_factory=dict)
+    truth: dict[int, Vector] = field(default_factory=dict)
+    applied: dict[int, Vector] = field(default_factory=dict)
+    commanded: dict[int, Vector] = field(default_factory=dict)
+    promises: dict[int, ForecastSet] = field(default_factory=dict)
+    reports: dict[int, Step] = field(default_factory=dict)
+
+    def limits(self, what: str) -> tuple[Vector, Vector]:
+        """Lower and upper limits of "states" or "inputs"; infinite where there is none."""
+        rows = self.states if what == "states" else self.inputs
+        low = [-np.inf if r["lower"] is None else r["lower"] for r in rows]
+        high = [np.inf if r["upper"] is None else r["upper"] for r in rows]
+        return np.array(low, float), np.array(high, float)
+
+    def promise_before(self, step: int, ahead: int = 1) -> ForecastSet | None:
+        """Newest promise made `ahead` steps before `step` or earlier: what neighbours relied on."""
+        for made in range(step - ahead, -1, -1):
+            if made in self.promises:
+                return self.promises[made]
+        return None
+
+    def promised_states(self, promise: ForecastSet, step: int) -> tuple[Vector, Vector]:
+        """Centre and half-width (nx,) of the smallest box of physical states around what was promised for a step."""
+        center, scale = promise.at(step)
+        return self._physical(center, scale)
+
+    def invariant_box(self) -> tuple[Vector, Vector]:
+        """The same of the set beyond the horizon."""
+        promise = next(iter(self.promises.values()))
+        return self._physical(promise.terminal_center, promise.terminal_scale)
+
+    def _physical(self, center: Vector, scale: Vector) -> tuple[Vector, Vector]:
+        n = len(self.states)
+        back = np.linalg.inv(self.transform)
+        return back @ center[:n], np.abs(back) @ scale[:n]
+
+
+@dataclass
+class RunData:
+    """A recorded run."""
+
+    plant: str
+    run: str
+    seed: int
+    period: float
+    agents: dict[str, AgentData]
+    statuses: list[Status]
+
+    @property
+    def steps(self) -> int:
+        """Steps in which something was applied (or, without a simulated plant, measured)."""
+        done = [max(a.applied or a.measured, default=-1) for a in self.agents.values()]
+        return max(done, default=-1) + 1
+
+
+def read_run(bag: Path) -> RunData:
+    """Read a bag.
+
+    Raises
+    ------
+    DataError
+        It is not a bag of ours, or nothing is in it.
+    """
+    what = read_summary(bag)
+    agents = {
+        name: AgentData(a["states"], a["inputs"], np.array(a["transform"], float)) for name, a in what["agents"].items()
+    }
+    by_topic = {f"{what['base']}/{name}/{kind}": (agents[name], kind) for name in agents for kind in _TAKE}
+    statuses: list[Status] = []
+    for entry in read_bag(bag):
+        if entry.topic in by_topic:
+            agent, kind = by_topic[entry.topic]
+            _TAKE[kind](agent, entry.message)
+        elif entry.topic == "/diagnostics":
+            statuses += [
+                Status(
+                    entry.stamp * 1e-9,
+                    status.name,
+                    LEVELS[int(status.level)],
+                    status.message,
+                    {pair.key: pair.value for pair in status.values},
+                )
+                for status in entry.message.status
+            ]
+    if not any(a.measured or a.truth for a in agents.values()):
+        raise DataError(f"{bag}: no measurement was recorded")
+    return RunData(what["plant"], what["run"], what["seed"], what["period"], agents, statuses)
+
+
+def _measured(agent: AgentData, message: Any) -> None:
+    agent.measured[int(message.step)] = np.array(message.values)
+
+
+def _truth(agent: AgentData, message: Any) -> None:
+    agent.truth[int(message.step)] = np.array(message.values)
+
+
+def _applied(agent: AgentData, message: Any) -> None:
+    agent.applied[int(message.step)] = np.array(message.values)
+
+
+def _commanded(agent: AgentData, message: Any) -> None:
+    agent.commanded[int(message.step)] = np.array(message.values)
+
+
+def _promised(agent: AgentData, message: Any) -> None:
+    if int(message.kind) != 1:  # only commitments bind
+        return
+    rows, n = int(message.horizon) + 1, len(message.names)
+    agent.promises[int(message.step)] = ForecastSet(
+        str(message.agent),
+        int(message.step),
+        float(message.period),
+        tuple(message.names),
+        np.array(message.center).reshape(rows, n),
+        np.array(message.scale).reshape(rows, n),
+        np.array(message.terminal_center),
+        np.array(message.terminal_scale),
+        "commitment",
+        int(message.iteration),
+    )
+
+
+def _reported(agent: AgentData, message: Any) -> None:
+    agent.reports[int(message.step)] = Step(
+        MODES[int(message.mode)],
+        str(message.solver_status),
+        float(message.solve_ms),
+        float(message.step_ms),
+        float(message.cost),
+        dict(zip(message.margin_names, np.array(message.margins).tolist(), strict=True)),
+        np.array(message.promise_width).reshape(-1, len(agent.states)),
+        bool(message.promise_kept),
+        str(message.reason),
+    )
+
+
+_TAKE = {
+    "measurement": _measured,
+    "truth": _truth,
+    "applied": _applied,
+    "command": _commanded,
+    "forecast": _promised,
+    "report": _reported,
+}
