@@ -50,6 +50,7 @@ class Master:
         self.extra = slice(n + w.size, n + w.size + e.size)
         self.scenarios: list[tuple[Vector, int | None]] = []
         self._first_row: list[int] = []
+        self._copies: dict[bytes, tuple[slice, int]] = {}  # one recourse copy per scenario, whatever its groups
         self.columns = n + w.size + e.size
         padding = sparse.csr_array((problem.a.size, w.size + e.size)) if problem.a is not None else None
         assert padding is not None and problem.a is not None
@@ -65,7 +66,7 @@ class Master:
         )
 
     def add(self, v: Vector, group: int | None = 0, relief: Vector | None = None) -> slice:
-        """Append scenario v: its own recourse variables, the coupling rows, and the cut of its group.
+        """Append scenario v: its recourse variables and coupling rows (once per v), and the cut of its group.
 
         Parameters
         ----------
@@ -78,21 +79,25 @@ class Master:
         Columns of the scenario's recourse variables.
         """
         p = self.problem
-        first = self.program.add_columns(np.zeros(p.b.size), p.recourse_lower, p.recourse_upper, p.recourse_integer)
-        self.columns = first + p.b.size
-        rows = sparse.hstack(
-            [sparse.csr_array(p.T), sparse.csr_array((p.h.size, first - p.c.size)), sparse.csr_array(p.W)]
-        )
-        self._first_row.append(self.program.add_rows(rows, *p.row_bounds(p.h - p.M @ v)))
+        if v.tobytes() not in self._copies:
+            first = self.program.add_columns(np.zeros(p.b.size), p.recourse_lower, p.recourse_upper, p.recourse_integer)
+            self.columns = first + p.b.size
+            rows = sparse.hstack(
+                [sparse.csr_array(p.T), sparse.csr_array((p.h.size, first - p.c.size)), sparse.csr_array(p.W)]
+            )
+            row = self.program.add_rows(rows, *p.row_bounds(p.h - p.M @ v))
+            self._copies[v.tobytes()] = (slice(first, first + p.b.size), row)
+        copy, row = self._copies[v.tobytes()]
+        self._first_row.append(row)
         if group is not None:
             cut = np.zeros((1, self.columns))
             cut[0, self.z[group]] = -1.0
             if relief is not None:
                 cut[0, self.extra] = -relief
-            cut[0, first:] = p.b
+            cut[0, copy] = p.b
             self.program.add_rows(cut, -np.inf, 0.0)
         self.scenarios.append((v, group))
-        return slice(first, first + p.b.size)
+        return copy
 
     def add_epigraphs(self, count: int) -> list[int]:
         """Append epigraph variables of no cost; returns their groups (indices into `z`)."""

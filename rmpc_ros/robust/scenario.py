@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from rmpc_ros.errors import DataError, NumericalError
+from rmpc_ros.errors import DataError, InfeasibleError, NumericalError
 from rmpc_ros.robust.master import Master
 from rmpc_ros.robust.recourse import RecourseProgram
 from rmpc_ros.robust.two_stage import IterationRecord, TwoStageProblem, TwoStageResult
-from rmpc_ros.errors import InfeasibleError
 
 Vector = NDArray[np.float64]
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from rmpc_ros.errors import InfeasibleError, SetError, UnboundedError
-from rmpc_ros.robust.recourse import EXACT
+from rmpc_ros.robust.recourse import SEARCH
 from rmpc_ros.robust.two_stage import Atom, PolytopeUnion, TwoStageProblem
 from rmpc_ros.solvers.lp import LinearProgram
 
@@ -201,6 +201,8 @@ class DualSubproblem:
         share_of: list[int] = []
         values: list[float] = []
         switches: list[int] = []
+        paid: list[int] = []  # shares of tau, which pay for the distance to the anchor
+        tau_top = float(dual.upper[self._tau])
         for t in range(self.union.steps):
             first = self._pick + t * len(atoms)
             row([(first + a, 1.0) for a in range(len(atoms))], 1.0, 1.0)
@@ -214,6 +216,7 @@ class DualSubproblem:
                         switches.append(first + a)
                     continue
                 parts: list[tuple[int, float]] = [(start + k, -1.0)]
+                tau_parts: list[tuple[int, float]] = [(self._tau, -1.0)]
                 for a, atom in enumerate(atoms):
                     choices = [float(atom.lower[i])]
                     if atom.upper[i] > atom.lower[i]:
@@ -242,15 +245,24 @@ class DualSubproblem:
                         values.append(value)
                         switches.append(switch)
                         column += 1
+                        if self.anchored:
+                            lower.append(np.zeros(1))
+                            upper.append(np.full(1, tau_top))
+                            row([(column, 1.0), (switch, -tau_top)], -np.inf, 0.0)
+                            tau_parts.append((column, 1.0))
+                            paid.append(column)
+                            column += 1
                     if not single:
                         row([*chosen, (first + a, -1.0)], 0.0, 0.0)
                 row(parts, 0.0, 0.0)
+                if self.anchored:
+                    row(tau_parts, 0.0, 0.0)
         i, j, value = zip(*entries, strict=True)
         extra = sparse.csr_array((value, (i, j)), shape=(len(row_low), column))
         wide = sparse.hstack([dual.matrix, sparse.csr_array((dual.matrix.shape[0], column - start))])
         self._columns = column
         self._share, self._share_of = np.array(shares), np.array(share_of)
-        self._values, self._switch = np.array(values), np.array(switches)
+        self._values, self._switch, self._paid = np.array(values), np.array(switches), np.array(paid, int)
         self._program = LinearProgram(
             np.zeros(column),
             sparse.vstack([wide, extra], format="csr"),
@@ -259,7 +271,7 @@ class DualSubproblem:
             np.concatenate(lower),
             np.concatenate(upper),
             integer,
-            options=EXACT,
+            options=SEARCH,
         )
         self.restrict(None)
 
@@ -289,7 +301,7 @@ class DualSubproblem:
         ----------
         x : (n,)
         budget : G of the homogeneous mode; None: feasibility alone (tau = 0)
-        anchor, price : with `anchored`, the value counts  - price * norm1(v - anchor)  as well
+        anchor, price : with `anchored`, the value counts  - tau * price * norm1(v - anchor)  as well
 
         Raises
         ------
@@ -303,7 +315,7 @@ class DualSubproblem:
         values = self._values
         if anchor is not None:
             values = self._anchored_values(anchor)
-            np.add.at(cost, self._switch, -price * np.abs(values - anchor[self._share_of]))
+            cost[self._paid] = -price * np.abs(values - anchor[self._share_of])
         active = self._share >= 0
         cost[self._share[active]] += values[active]
         if dual.lower[self._tau] == 0.0:

@@ -76,6 +76,7 @@ class WorstCaseSearch:
     union : uncertainty
     form : "monolithic": one mixed-integer program for all K^T subsets; "enumeration": the same program once per subset
     tolerance : relative accuracy of costs
+    anchored : searches may subtract a distance to an anchor (boxes only)
 
     Attributes
     ----------
@@ -84,8 +85,14 @@ class WorstCaseSearch:
     """
 
     def __init__(
-        self, problem: TwoStageProblem, union: PolytopeUnion, form: Form = "monolithic", tolerance: float = 1e-6
+        self,
+        problem: TwoStageProblem,
+        union: PolytopeUnion,
+        form: Form = "monolithic",
+        tolerance: float = 1e-6,
+        anchored: bool = False,
     ) -> None:
+        self._anchored = anchored
         self.problem, self.union, self.form, self.tolerance = problem, union, form, tolerance
         self.count = 0
         self.complete = has_complete_recourse(problem)
@@ -95,6 +102,7 @@ class WorstCaseSearch:
         self._cost_bounds = dual_bounds(problem, "cost", np.zeros(problem.h.size))
         self._assumed = np.zeros(problem.h.size)
         self._models: dict[Mode, DualSubproblem] = {}
+        self._survivor: tuple[bytes, tuple[int, ...] | None] | None = None
 
     @property
     def proven(self) -> bool:
@@ -105,6 +113,7 @@ class WorstCaseSearch:
         """New h (and first-stage data); b, W, M and the recourse bounds must be the same."""
         self.problem = problem
         self._recourse.problem = problem
+        self._survivor = None
         for model in self._models.values():
             model.problem = problem
 
@@ -116,7 +125,14 @@ class WorstCaseSearch:
             return Finding(v, np.inf, np.inf, np.zeros(self.problem.h.size))
         return Finding(v, found.cost, found.cost, found.multipliers)
 
-    def worst(self, x: Vector, subsets: Sequence[int] | None = None, certify: bool = True) -> Finding:
+    def worst(
+        self,
+        x: Vector,
+        subsets: Sequence[int] | None = None,
+        certify: bool = True,
+        anchor: Vector | None = None,
+        price: float = 0.0,
+    ) -> Finding:
         """Worst scenario at x over the whole union, or over one combination of subsets.
 
         Parameters
@@ -124,23 +140,26 @@ class WorstCaseSearch:
         x : (n,)
         subsets : one subset per step; None: all combinations
         certify : prove the bound even where multiplier bounds were assumed; without it `bound` is infinite there
+        anchor, price : maximise  Q(x, v) - price norm1(v - anchor)  instead; `cost` and `bound` are this value
 
         Raises
         ------
         NumericalError
             The search and the recourse program disagree and growing bounds do not help.
         """
-        if not self.complete:
-            violated = self._search("homogeneous", x, subsets, None)
+        key = (x.tobytes(), None if subsets is None else tuple(subsets))
+        if not self.complete and key != self._survivor:  # many anchors ask at the same x
+            violated = self._search("homogeneous", x, subsets, None, anchor, 0.0)
             if violated.value > _VIOLATION * (1.0 + float(np.max(np.abs(self.problem.h) / self._scales))):
                 finding = self.recourse(x, violated.v)
                 if not finding.feasible:
                     return finding
+            self._survivor = key
         for _ in range(_MAX_REPAIRS):
             if not self.proven and self._limit == 0.0:
                 self._learn(x, subsets)
-            found = self._search("cost", x, subsets, None)
-            finding = self.recourse(x, found.v)
+            found = self._search("cost", x, subsets, None, anchor, price)
+            finding = self._valued(x, found.v, anchor, price)
             if not finding.feasible:
                 return finding
             slack = self.tolerance * max(1.0, abs(finding.cost))
@@ -157,10 +176,10 @@ class WorstCaseSearch:
                 return replace(finding, bound=max(finding.cost, found.bound))
             if not certify:
                 return replace(finding, bound=np.inf)
-            proof = self._search("homogeneous", x, subsets, finding.cost + slack)
+            proof = self._search("homogeneous", x, subsets, finding.cost + slack, anchor, price)
             if proof.value <= _VIOLATION * min(1.0, slack):
                 return replace(finding, bound=finding.cost + slack)
-            worse = self.recourse(x, proof.v)
+            worse = self._valued(x, proof.v, anchor, price)
             if not worse.feasible:
                 return worse
             if worse.cost <= finding.cost + slack:
@@ -172,17 +191,32 @@ class WorstCaseSearch:
             {"first_stage": x},
         )
 
-    def _search(self, mode: Mode, x: Vector, subsets: Sequence[int] | None, budget: float | None) -> WorstCase:
+    def _valued(self, x: Vector, v: Vector, anchor: Vector | None, price: float) -> Finding:
+        finding = self.recourse(x, v)
+        if anchor is None:
+            return finding
+        paid = price * float(np.sum(np.abs(v - anchor)))
+        return replace(finding, cost=finding.cost - paid, bound=finding.bound - paid)
+
+    def _search(
+        self,
+        mode: Mode,
+        x: Vector,
+        subsets: Sequence[int] | None,
+        budget: float | None,
+        anchor: Vector | None,
+        price: float,
+    ) -> WorstCase:
         model = self._model(mode)
         if self.form == "monolithic" or subsets is not None:
             model.restrict(subsets)
             self.count += 1
-            return model.solve(x, budget)
+            return model.solve(x, budget, anchor, price)
         best: WorstCase | None = None
         for combination in product(range(len(self.union.polytopes)), repeat=self.union.steps):
             model.restrict(combination)
             self.count += 1
-            found = model.solve(x, budget)
+            found = model.solve(x, budget, anchor, price)
             best = found if best is None or found.value > best.value else best
         assert best is not None
         return best
@@ -196,7 +230,9 @@ class WorstCaseSearch:
                     bounds = dual_bounds(self.problem, "cost", self._assumed)
             else:
                 bounds = dual_bounds(self.problem, "homogeneous", 1.0 / self._scales)
-            self._models[mode] = DualSubproblem(self.problem, self.union, mode, bounds, self._assumed)
+            self._models[mode] = DualSubproblem(
+                self.problem, self.union, mode, bounds, self._assumed, self._anchored
+            )
         return self._models[mode]
 
     def _learn(self, x: Vector, subsets: Sequence[int] | None) -> None:
