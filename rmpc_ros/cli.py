@@ -129,6 +129,42 @@ def check(
     emit(result, as_json, [*lines(result), *design_lines(result["design"])])
 
 
+@app.command()
+def run(
+    plant: Annotated[Path, typer.Argument(help="Plant file.")],
+    duration: Annotated[float | None, typer.Option("--duration", help="Seconds of plant time.")] = None,
+    speed: Annotated[str | None, typer.Option("--speed", help="Plant time over wall time, or max.")] = None,
+    timing: Annotated[str | None, typer.Option("--timing", help="lockstep or free.")] = None,
+    record: Annotated[Path | None, typer.Option("--record", help="Folder of the bag [default: OUT/bag].")] = None,
+    processes: Annotated[int | None, typer.Option("--processes", min=1, help="For all agents together.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Run this agent alone; repeatable.")] = None,
+    kill: Annotated[list[str] | None, typer.Option("--kill", help="Fault AGENT@STEP:STEPS; repeatable.")] = None,
+    restart_after: Annotated[
+        float, typer.Option("--restart-after", min=0.0, help="Seconds a dead node is away.")
+    ] = 0.0,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run [default: runs/<plant>-<time>].")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a plant: its nodes as processes, supervised, until its end; leaves a folder with bag and report."""
+    from rmpc_ros.run import command
+
+    result, lines = command.run(plant, duration, speed, timing, record, processes, only, kill, restart_after, out)
+    emit(result, as_json, lines)
+
+
+@app.command()
+def report(
+    bag: Annotated[Path, typer.Argument(help="Folder of a recorded run, or of its bag.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where the files go [default: beside the bag].")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write run.json, report.html and plant.png from a bag."""
+    from rmpc_ros.run import command
+
+    result, lines = command.report(bag, out)
+    emit(result, as_json, lines)
+
+
 def spread_words(arguments: list[str], flags: tuple[str, ...] = ("--set", "--param")) -> list[str]:
     """Let one flag take several key=value words: `--set a=1 b=2` becomes `--set a=1 --set b=2`."""
     out: list[str] = []

@@ -220,6 +220,12 @@ def _agent(config: PlantConfig, network: NetworkDesign, name: str) -> AgentDesig
     )
 
 
+def promised_names(config: PlantConfig, agent: str) -> tuple[str, ...]:
+    """Names of what an agent promises (nx + nu,): its coordinates, then its inputs' deviations from its law."""
+    variables = config.linear.agents[agent]
+    return (*variables.coordinates, *(f"{u}_law_deviation" for u in variables.inputs))
+
+
 def _neighbour(network: NetworkDesign, name: str, columns: slice) -> NeighbourDesign:
     linear = network.linear
     variables = linear.agents[name]

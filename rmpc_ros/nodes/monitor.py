@@ -21,6 +21,7 @@ from rmpc_ros.errors import MessageError
 from rmpc_ros.msg import AgentReport, ForecastSet, Measurement
 from rmpc_ros.network import forecast as core
 from rmpc_ros.network.agent import StepReport
+from rmpc_ros.network.system import promised_names
 from rmpc_ros.nodes import convert, qos
 from rmpc_ros.nodes.checks import ANY_TIME, Layout, Peers
 from rmpc_ros.nodes.diagnostics import ERROR, OK, STALE, WARN
@@ -66,7 +67,7 @@ class MonitorNode(ManagedNode):
         run = self.values["run"] or self.config.plant.name
         layouts = {}
         for name, agent in self.config.agents.items():
-            promised = (*linear.agents[name].coordinates, *agent.inputs)
+            promised = promised_names(self.config, name)
             layouts[name] = Layout(tuple(agent.states), tuple(agent.inputs), promised, self.config.period)
         self.peers = Peers(run, layouts)
         links = [(other, name) for name, agent in self.config.agents.items() for other in agent.neighbours]

@@ -28,19 +28,30 @@ def happenings(run: RunData, supervised: Sequence[Mapping[str, Any]] = ()) -> li
         levels[status.name] = status.level
         if status.level != before and not (before is None and status.level == "OK"):
             found.append(Happening(status.time, status.level, status.name, status.message))
-    words = {
-        "died": lambda e: ("ERROR", f"died ({e.get('how')})"),
-        "restarted": lambda e: ("WARN", f"restarted, time {e.get('restarts')}"),
-        "kill": lambda e: ("WARN", f"injected fault: kills {e.get('agent')}"),
-        "revive": lambda e: ("WARN", f"end of the injected fault: {e.get('agent')} may come back"),
-        "back": lambda e: ("OK", f"hears {e.get('agent')} again"),
-        "did not end": lambda e: ("WARN", "did not end on SIGINT and was killed"),
-    }
     for event in supervised:
-        if event["event"] in words:
-            level, text = words[event["event"]](event)
-            found.append(Happening(event["step"] * run.period, level, f"process {event['process']}", text))
+        told = _told(event)
+        if told is not None:
+            found.append(Happening(event["step"] * run.period, told[0], f"process {event['process']}", told[1]))
     return sorted(found, key=lambda h: h.time)
+
+
+def _told(event: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Level and words of a supervisor's event; None for one that is not worth a line."""
+    agent = event.get("agent")
+    match event["event"]:
+        case "died":
+            return "ERROR", f"died ({event['how']})"
+        case "restarted":
+            return "WARN", f"restarted, time {event['restarts']}"
+        case "kill":
+            return "WARN", f"injected fault: kills {agent}"
+        case "revive":
+            return "WARN", f"end of the injected fault: {agent} may come back"
+        case "back":
+            return "OK", f"hears {agent} again"
+        case "did not end":
+            return "WARN", "did not end on SIGINT and was killed"
+    return None
 
 
 def silent_spans(run: RunData, agent: str) -> list[tuple[int, int]]:

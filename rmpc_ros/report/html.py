@@ -76,23 +76,13 @@ def _head(run: RunData, figures: Mapping[str, Any]) -> str:
 
 
 def _table(figures: Mapping[str, Any]) -> str:
-    columns = {
-        "agent": lambda n, a: escape(n),
-        "steps": lambda n, a: a["steps"],
-        **{mode: (lambda n, a, mode=mode: a["mode_counts"][mode]) for mode in MODES},
-        "on its plan": lambda n, a: a["steps_on_the_actuators_plan"],
-        "violations": lambda n, a: a["violations"],
-        "promises broken": lambda n, a: f"{a['promises_broken']} of {a['promises_checked']}",
-        "solve p50 / p99 [ms]": lambda n, a: f"{a['solve_ms_p50']:.2f} / {a['solve_ms_p99']:.2f}",
-        "promise width, median / max": lambda n, a: (
-            f"{a['promise_width']['median']:.4f} / {a['promise_width']['max']:.4f}"
-        ),
-        "cost": lambda n, a: f"{a['cost']:.4g}",
-        "restarts": lambda n, a: a["restarts"],
-    }
+    columns = [
+        *("agent", "steps", *MODES, "on its plan", "violations", "promises broken", "solve p50 / p99 [ms]"),
+        *("promise width, median / max", "cost", "restarts"),
+    ]
     head = "".join(f"<th>{escape(c)}</th>" for c in columns)
     body = "".join(
-        "<tr>" + "".join(f"<td>{show(name, agent)}</td>" for show in columns.values()) + "</tr>"
+        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in _row(name, agent)) + "</tr>"
         for name, agent in figures["agents"].items()
     )
     return (
@@ -100,6 +90,22 @@ def _table(figures: Mapping[str, Any]) -> str:
         "states over half the range of their limits. Cost: sum of the normalised stage costs. On its plan: steps in "
         "which the agent was silent and its actuators ran the plan that came with its last command.</p></section>"
     )
+
+
+def _row(name: str, agent: Mapping[str, Any]) -> list[Any]:
+    width = agent["promise_width"]
+    return [
+        name,
+        agent["steps"],
+        *(agent["mode_counts"][mode] for mode in MODES),
+        agent["steps_on_the_actuators_plan"],
+        agent["violations"],
+        f"{agent['promises_broken']} of {agent['promises_checked']}",
+        f"{agent['solve_ms_p50']:.2f} / {agent['solve_ms_p99']:.2f}",
+        f"{width['median']:.4f} / {width['max']:.4f}",
+        f"{agent['cost']:.4g}",
+        agent["restarts"],
+    ]
 
 
 def _events(events: Sequence[Happening]) -> str:
@@ -117,8 +123,8 @@ def _events(events: Sequence[Happening]) -> str:
 
 def _explain() -> str:
     return (
-        "<p>Dark: measured. Blue bands: what was promised one and five steps before. Dashed: the invariant box. Red: limits. "
-        "Amber background: the agent was silent. The slider shows the whole promise made at a moment.</p>"
+        "<p>Dark: measured. Blue bands: what was promised one and five steps before. Dashed: the invariant box. Red: "
+        "limits. Amber background: the agent was silent. The slider shows the whole promise made at a moment.</p>"
     )
 
 

@@ -57,7 +57,8 @@ def _plain(value: Any) -> Any:
 def lines(result: Mapping[str, Any]) -> list[str]:
     """The same for people, in a few lines."""
     out = [
-        f"{'agent':14} {'steps':>6} {'violations':>11} {'promises kept':>14} {'solve p50':>10} {'p99 [ms]':>9} {'cost':>10}"
+        f"{'agent':14} {'steps':>6} {'violations':>11} {'promises kept':>14} "
+        f"{'solve p50':>10} {'p99 [ms]':>9} {'cost':>10}"
     ]
     for name, a in result["agents"].items():
         kept = 100 * (1 - a["promises_broken"] / a["promises_checked"]) if a["promises_checked"] else math.nan
