@@ -170,6 +170,8 @@ Fitter = Callable[[Matrix, FitOptions], FittedSet]
 FITTERS: dict[str, Fitter] = {}
 FITTER_PARAMETERS: dict[str, tuple[str, ...]] = {}
 DISCRETE: set[str] = set()
+# families whose promise is about every linear constraint, P(a'u <= support(a)) >= 1 - epsilon for all a
+HYPOTHESIS_TESTS = ("chi2", "g", "i", "fb", "m", "lcx", "cs", "dy")
 
 
 def fitter(name: str, *parameters: str, discrete: bool = False) -> Callable[[Fitter], Fitter]:
