@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -147,12 +148,18 @@ class LinearNetwork:
     # -- the map ------------------------------------------------------------------------------------------------------
     def advance(self, state: ArrayLike, inputs: ArrayLike, disturbances: ArrayLike) -> Vector:
         """One period in physical values, grouped by agent: (..., n), (..., m), (..., q) -> (..., n)."""
+        A, B, E = self._physical
+        after: Vector = (np.asarray(state, float) - self.steady_state) @ A.T
+        after = after + (np.asarray(inputs, float) - self.steady_input) @ B.T
+        after = after + (np.asarray(disturbances, float) - self.steady_disturbance) @ E.T
+        return after + self.steady_state
+
+    @cached_property
+    def _physical(self) -> tuple[Matrix, Matrix, Matrix]:
+        """The map in physical coordinates."""
         transform = self.transform
-        z = (np.asarray(state, float) - self.steady_state) @ transform.T
-        v = np.asarray(inputs, float) - self.steady_input
-        w = np.asarray(disturbances, float) - self.steady_disturbance
-        after = z @ self.A.T + v @ self.B.T + w @ self.E.T
-        return after @ np.linalg.inv(transform).T + self.steady_state
+        back = np.linalg.inv(transform)
+        return back @ self.A @ transform, back @ self.B, back @ self.E
 
     def _span(self, agent: str, sizes: Sequence[int]) -> slice:
         if agent not in self.agents:

@@ -170,7 +170,10 @@ class NonlinearModel:
         )
         given = np.concatenate([np.atleast_1d(np.asarray(v, float)) for v in (u, d, self._p(p))])
         start = self.nominal_state if guess is None else np.asarray(guess, float)
-        found = np.asarray(finder(x0=start, p=given)["x"]).ravel()
+        # A guess that is steady already is taken: a plant with integrators has a singular Jacobian everywhere.
+        found: Vector = start.copy()
+        if np.max(np.abs(self.derivative(start, u, d, p)), initial=0.0) > 1e-12:
+            found = np.asarray(finder(x0=start, p=given)["x"]).ravel()
         rest = self.derivative(found, u, d, p) if np.all(np.isfinite(found)) else np.full(len(self.states), np.inf)
         scale = 1e-9 + 1e-7 * np.maximum(np.abs(found), 1e-3)
         worst = int(np.argmax(np.abs(rest) / scale))
