@@ -94,21 +94,15 @@ class AffineFeedback:
                 self._absolute(rows, np.eye(nu), np.zeros((nu, nx)), [], k, self._c0 + k * nu * ne, plain=True)
         self._absolute_rows = rows.count
 
-        # nominal(v) +- sum r S within the sides; sides come from p.
+        # nominal(v) +- sum r S within the sides; first all rows with an upper side, then those with a lower, per block.
         self._radius_position: list[int] = []
         self._radius_source: list[int] = []
-        p, part = self.data.p.size, self.data.slices
-        select = np.eye(p)
-        sides = [
-            (pred.x_v, pred.x_p, self._x0, self._index, nx, 1, self._drift[1:].ravel(), "x"),
-            (pred.u_v, pred.u_p, self._u0, self._memory_index, nu, 0, (self._drift[:-1] @ model.K.T).ravel(), "u"),
-            (np.eye(N * nu), np.zeros((N * nu, p)), self._c0, self._memory_index, nu, 0, np.zeros(N * nu), "c"),
+        blocks = [
+            (pred.x_v, self._x0, self._index, nx, 1),
+            (pred.u_v, self._u0, self._memory_index, nu, 0),
+            (np.eye(N * nu), self._c0, self._memory_index, nu, 0),
         ]
-        upper_p: list[Matrix] = []
-        upper_0: list[Vector] = []
-        lower_p: list[Matrix] = []
-        lower_0: list[Vector] = []
-        for nominal_v, nominal_p, start, index, width, first, drift, name in sides:
+        for nominal_v, start, index, width, first in blocks:
             for sign in (1.0, -1.0):
                 for step in range(N):
                     t = step + first
@@ -120,14 +114,6 @@ class AffineFeedback:
                             position = rows.add(row, base + np.arange(ne), np.full(ne, sign))
                             self._radius_position += list(range(position, position + ng))
                             self._radius_source += [s * ng + e for e in range(ng)]
-                if name == "u":
-                    side_p, limit = np.zeros((N * nu, p)), model.input_upper if sign > 0 else model.input_lower
-                    side_0 = np.tile(limit, N)
-                else:
-                    side_p, side_0 = select[part[f"{name}_{'upper' if sign > 0 else 'lower'}"]], np.zeros(N * width)
-                target_p, target_0 = (upper_p, upper_0) if sign > 0 else (lower_p, lower_0)
-                target_p.append(side_p - nominal_p)
-                target_0.append(side_0 - drift)
         matrix, order = rows.matrix()
         self._matrix = matrix
         self._radius_slot = order[np.array(self._radius_position, int)]
@@ -139,10 +125,13 @@ class AffineFeedback:
         self._lower = np.full(total, -np.inf)
         self._upper[: self._absolute_rows] = rows.right_sides()
         starts = np.cumsum([self._absolute_rows, N * nx, N * nx, N * nu, N * nu, N * nu, N * nu])
-        blocks = [np.arange(a, b) for a, b in itertools.pairwise(starts)]
-        self._upper_rows, self._lower_rows = np.concatenate(blocks[0::2]), np.concatenate(blocks[1::2])
-        self._upper_p, self._upper_0 = np.vstack(upper_p), np.concatenate(upper_0)
-        self._lower_p, self._lower_0 = np.vstack(lower_p), np.concatenate(lower_0)
+        spans = [np.arange(a, b) for a, b in itertools.pairwise(starts)]
+        self._upper_rows, self._lower_rows = np.concatenate(spans[0::2]), np.concatenate(spans[1::2])
+        # What moves x, u and c without any decision: the drive, and the centre of the own disturbance.
+        self._moved = np.vstack([pred.x_d, pred.u_d, np.zeros((N * nu, pred.x_d.shape[1]))])
+        drift_u = self._drift[:-1] @ model.K.T
+        self._moved_0 = np.concatenate([self._drift[1:].ravel(), drift_u.ravel(), np.zeros(N * nu)])
+        self._u_upper, self._u_lower = np.tile(model.input_upper, N), np.tile(model.input_lower, N)
 
         H, self._F = pred.quadratic(cost)
         diagonal = np.zeros(self.variables)
@@ -188,11 +177,14 @@ class AffineFeedback:
     # -- step ---------------------------------------------------------------------------------------------------------
     def update(self) -> None:
         """Bring the data in force into the compiled problem."""
-        p = self.data.p
-        self._upper[self._upper_rows] = self._upper_p @ p + self._upper_0
-        self._lower[self._lower_rows] = self._lower_p @ p + self._lower_0
-        self._matrix.data[self._radius_slot] = self._radius_sign * self.data.radius.ravel()[self._radius_index]
-        self._c[: self.N * self.model.nu] = self._F @ p
+        data = self.data
+        moved = self._moved @ data.drive + self._moved_0
+        upper = np.concatenate([data.x_upper.ravel(), self._u_upper, data.c_upper.ravel()])
+        lower = np.concatenate([data.x_lower.ravel(), self._u_lower, data.c_lower.ravel()])
+        self._upper[self._upper_rows] = upper - moved
+        self._lower[self._lower_rows] = lower - moved
+        self._matrix.data[self._radius_slot] = self._radius_sign * data.radius.ravel()[self._radius_index]
+        self._c[: self.N * self.model.nu] = self._F @ data.known
         if self.qp is None:
             self.qp = SparseQp(self._P, self._c, self._matrix, self._lower, self._upper)
         else:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from rmpc_ros.mpc.local import Cost, LocalModel, LocalPlan, Matrix, Prediction, StepData, Vector
-from rmpc_ros.solvers.qp import ParametricQp
+from rmpc_ros.solvers.qp import DenseQp
 
 
 class FixedFeedback:
@@ -28,50 +28,30 @@ class FixedFeedback:
 
     def __init__(self, model: LocalModel, cost: Cost, horizon: int) -> None:
         self.model, self.N = model, horizon
-        self.prediction = Prediction(model, horizon)
-        self.data: StepData = self.prediction.data
+        self.prediction = pred = Prediction(model, horizon)
+        self.data: StepData = pred.data
         nx, nu, N = model.nx, model.nu, horizon
-        self._spread = spread(self.prediction, np.eye(nx))
-        own_upper = own_tube(self.prediction, np.eye(nx))
-        own_lower = own_tube(self.prediction, -np.eye(nx))
-        self._own = np.concatenate([own_upper.ravel(), own_lower.ravel()])
-
-        # Sides of the QP, affine in p: simple bounds on v, then rows for x(1..N), then rows for u(1..N-1).
-        p, part, pred = self.data.p.size, self.data.slices, self.prediction
-        select = np.eye(p)
-        x_spread, u_spread = np.zeros((N * nx, p)), np.zeros((N * nu, p))
-        x_spread[:, part["radius"]] = self._spread
-        u_rows = spread(self.prediction, model.K)[: (N - 1) * nu]  # K x(t), t = 1..N-1; u(0) is K x + v(0) exactly
-        u_spread[nu:, part["radius"]] = u_rows
-        u_own_upper = np.concatenate([np.zeros(nu), own_tube(pred, model.K)[: N - 1].ravel()])
-        u_own_lower = np.concatenate([np.zeros(nu), own_tube(pred, -model.K)[: N - 1].ravel()])
-        H, F = pred.quadratic(cost)
-        data = np.vstack(
-            [
-                F,
-                select[part["c_upper"]],
-                select[part["x_upper"]] - x_spread - pred.x_p,
-                -u_spread - pred.u_p,
-                select[part["c_lower"]],
-                select[part["x_lower"]] + x_spread - pred.x_p,
-                u_spread - pred.u_p,
-            ]
+        H, self._F = pred.quadratic(cost)
+        self.qp = DenseQp(H, np.vstack([pred.x_v, pred.u_v]))
+        # Rows: v(0..N-1), x(1..N), u(0..N-1). The first input sees the measured state itself: no tube.
+        self._drive = np.vstack([np.zeros((N * nu, pred.x_d.shape[1])), pred.x_d, pred.u_d])
+        x_spread = spread(pred, np.eye(nx))
+        u_spread = np.vstack([np.zeros((nu, x_spread.shape[1])), spread(pred, model.K)[: (N - 1) * nu]])
+        self._spread = np.vstack([np.zeros((N * nu, x_spread.shape[1])), x_spread, u_spread])
+        self._own_upper, self._own_lower = (
+            np.concatenate(
+                [
+                    np.zeros(N * nu),
+                    own_tube(pred, sign * np.eye(nx)).ravel(),
+                    np.zeros(nu),
+                    own_tube(pred, sign * model.K)[: N - 1].ravel(),
+                ]
+            )
+            for sign in (1.0, -1.0)
         )
-        zeros = np.zeros(N * nu)
-        data0 = np.concatenate(
-            [
-                zeros,
-                zeros,
-                -own_upper.ravel(),
-                np.tile(model.input_upper, N) - u_own_upper,
-                zeros,
-                own_lower.ravel(),
-                np.tile(model.input_lower, N) + u_own_lower,
-            ]
-        )
-        self.qp = ParametricQp(H, np.vstack([pred.x_v, pred.u_v]), data, data0)
-        self._no_memory = np.zeros((0, 0, nu, nx))
-        self._no_width = np.zeros((N, nu))
+        self._x_rows = slice(N * nu, N * (nu + nx))
+        self._u_upper, self._u_lower = np.tile(model.input_upper, N), np.tile(model.input_lower, N)
+        self._no_memory, self._no_width = np.zeros((0, 0, nu, nx)), np.zeros((N, nu))
 
     def solve(self) -> LocalPlan:
         """Solve for the data in force.
@@ -80,21 +60,36 @@ class FixedFeedback:
         ------
         InfeasibleError, NumericalError
         """
-        self.qp.update(self.data.p)
+        self.qp.update(*self.sides())
         solution = self.qp.solve()
         return self.plan(solution.v, solution.objective, solution.iterations)
 
+    def sides(self) -> tuple[Vector, Vector, Vector]:
+        """Linear cost, upper and lower sides of the QP for the data in force; refreshes nominal motion and tube."""
+        data = self.data
+        self._moved = self._drive @ data.drive
+        widened = self._spread @ data.radius.ravel()
+        self._upper_tube, self._lower_tube = widened + self._own_upper, widened + self._own_lower
+        upper = np.concatenate([data.c_upper.ravel(), data.x_upper.ravel(), self._u_upper])
+        lower = np.concatenate([data.c_lower.ravel(), data.x_lower.ravel(), self._u_lower])
+        upper -= self._moved
+        upper -= self._upper_tube
+        lower -= self._moved
+        lower += self._lower_tube
+        return self._F @ data.known, upper, lower
+
     def plan(self, v: Vector, objective: float = np.nan, iterations: int = 0) -> LocalPlan:
-        """Plan and tube that follow from the stacked inputs v (N nu,) with the data in force."""
-        N, nx = self.N, self.model.nx
-        neighbours = self._spread @ self.data.radius.ravel()
-        own = self._own
+        """Plan and tube that follow from the stacked inputs v (N nu,) and the data of the last `sides`."""
+        N, nx, rows = self.N, self.model.nx, self._x_rows
+        x = np.empty((N + 1, nx))
+        x[0] = self.data.x
+        x[1:] = (self.prediction.x_v @ v + self._moved[rows]).reshape(N, nx)
         return LocalPlan(
             v.reshape(N, -1),
             self._no_memory,
-            self.prediction.nominal(v),
-            (own[N * nx :] + neighbours).reshape(N, nx),
-            (own[: N * nx] + neighbours).reshape(N, nx),
+            x,
+            self._lower_tube[rows].reshape(N, nx),
+            self._upper_tube[rows].reshape(N, nx),
             self._no_width,
             objective,
             iterations,

@@ -72,38 +72,35 @@ class Cost:
 
 
 class StepData:
-    """The parameters of one step as one vector `p` with named views into it; fill the views, then solve.
+    """The data of one step; fill the arrays in place, then solve.
 
-    Views: `x` (nx,) measured state; `zeta`, `radius` (N, ng) centres and half-widths of the neighbours' promises for
-    t = k .. k+N-1; `x_lower`, `x_upper` (N, nx) own promise for t = k+1 .. k+N; `c_lower`, `c_upper` (N, nu) own
-    promised deviation from the backup law for t = k .. k+N-1; `x_ref` (nx,), `u_ref` (nu,) target.
+    Attributes
+    ----------
+    x : (nx,) measured state
+    zeta, radius : (N, ng) centres and half-widths of the neighbours' promises for t = k .. k+N-1
+    x_ref (nx,), u_ref (nu,) : target
+    x_lower, x_upper : (N, nx) own promise for t = k+1 .. k+N
+    c_lower, c_upper : (N, nu) own promised deviation from the backup law for t = k .. k+N-1
+    drive : (nx + N ng,) x and zeta as one vector, what moves the nominal states
+    known : (nx + N ng + nx + nu,) drive and target as one vector, what moves the cost
     """
 
     def __init__(self, model: LocalModel, horizon: int) -> None:
         nx, nu, ng, N = model.nx, model.nu, model.ng, horizon
-        shapes = {
-            "x": (nx,),
-            "zeta": (N, ng),
-            "radius": (N, ng),
-            "x_lower": (N, nx),
-            "x_upper": (N, nx),
-            "c_lower": (N, nu),
-            "c_upper": (N, nu),
-            "x_ref": (nx,),
-            "u_ref": (nu,),
-        }
-        self.slices: dict[str, slice] = {}
-        start = 0
-        for name, shape in shapes.items():
-            size = int(np.prod(shape))
-            self.slices[name] = slice(start, start + size)
-            start += size
-        self.p = np.zeros(start)
-        view = {name: self.p[part].reshape(shapes[name]) for name, part in self.slices.items()}
-        self.x, self.zeta, self.radius = view["x"], view["zeta"], view["radius"]
-        self.x_lower, self.x_upper = view["x_lower"], view["x_upper"]
-        self.c_lower, self.c_upper = view["c_lower"], view["c_upper"]
-        self.x_ref, self.u_ref = view["x_ref"], view["u_ref"]
+        self.known = np.zeros(nx + N * ng + nx + nu)
+        self.drive = self.known[: nx + N * ng]
+        self.x = self.known[:nx]
+        self.zeta = self.known[nx : nx + N * ng].reshape(N, ng)
+        self.x_ref = self.known[nx + N * ng : 2 * nx + N * ng]
+        self.u_ref = self.known[2 * nx + N * ng :]
+        self.radius = np.zeros((N, ng))
+        self.x_lower, self.x_upper = np.zeros((N, nx)), np.zeros((N, nx))
+        self.c_lower, self.c_upper = np.zeros((N, nu)), np.zeros((N, nu))
+
+    def copy_from(self, other: StepData) -> None:
+        """Take over another step's data."""
+        for name in ("known", "radius", "x_lower", "x_upper", "c_lower", "c_upper"):
+            np.copyto(getattr(self, name), getattr(other, name))
 
 
 @dataclass(frozen=True)
@@ -132,9 +129,16 @@ class LocalPlan:
 
 
 class Prediction:
-    """Nominal states as affine functions of (v, p), and the rows of the quadratic cost; shared by all feedback forms.
+    """Nominal states and inputs as affine functions of (v, drive), and the quadratic cost; for all feedback forms.
 
-    x(t) = Phi_t x + sum_{s<t} Phi_{t-1-s} (B v(s) + G zeta(s)),  t = 1..N,  Phi_t = A^t.
+    x(t) = A^t x + sum_{s<t} A^{t-1-s} (B v(s) + G zeta(s)),  t = 1..N,      u(t) = K x(t) + v(t),  t = 0..N-1
+
+    Attributes
+    ----------
+    powers : (N+1, nx, nx) of A
+    from_zeta : (N, nx, N, ng) of x(1..N)
+    x_v (N nx, N nu), x_d (N nx, drive) : of x(1..N)
+    u_v (N nu, N nu), u_d (N nu, drive) : of u(0..N-1)
     """
 
     def __init__(self, model: LocalModel, horizon: int) -> None:
@@ -144,49 +148,37 @@ class Prediction:
         self.powers[0] = np.eye(nx)
         for t in range(N):
             self.powers[t + 1] = model.A @ self.powers[t]
-        self.from_v = np.zeros((N, nx, N, nu))
+        from_v = np.zeros((N, nx, N, nu))
         self.from_zeta = np.zeros((N, nx, N, ng))
         for t in range(1, N + 1):
             for s in range(t):
-                self.from_v[t - 1, :, s] = self.powers[t - 1 - s] @ model.B
+                from_v[t - 1, :, s] = self.powers[t - 1 - s] @ model.B
                 self.from_zeta[t - 1, :, s] = self.powers[t - 1 - s] @ model.G
         self.data = StepData(model, N)
-        self.x_v = self.from_v.reshape(N * nx, N * nu)
-        self.x_p = np.zeros((N * nx, self.data.p.size))
-        self.x_p[:, self.data.slices["x"]] = self.powers[1:].reshape(N * nx, nx)
-        self.x_p[:, self.data.slices["zeta"]] = self.from_zeta.reshape(N * nx, N * ng)
-        # u(t) = K x(t) + v(t), t = 0..N-1
-        K, p = model.K, self.data.p.size
-        u_v = np.zeros((N, nu, N * nu))
-        u_p = np.zeros((N, nu, p))
-        u_p[0][:, self.data.slices["x"]] = K
-        for t in range(N):
-            u_v[t, :, t * nu : (t + 1) * nu] = np.eye(nu)
-            if t:
-                u_v[t] += K @ self.x_v[(t - 1) * nx : t * nx]
-                u_p[t] = K @ self.x_p[(t - 1) * nx : t * nx]
-        self.u_v = u_v.reshape(N * nu, N * nu)
-        self.u_p = u_p.reshape(N * nu, p)
+        self.x_v = from_v.reshape(N * nx, N * nu)
+        self.x_d = np.hstack([self.powers[1:].reshape(N * nx, nx), self.from_zeta.reshape(N * nx, N * ng)])
+        K, rest = model.K, (N - 1) * nx
+        first = np.zeros((nu, self.x_d.shape[1]))
+        first[:, :nx] = K
+        through = np.kron(np.eye(N - 1), K)
+        self.u_v = np.eye(N * nu) + np.vstack([np.zeros((nu, N * nu)), through @ self.x_v[:rest]])
+        self.u_d = np.vstack([first, through @ self.x_d[:rest]])
 
     def quadratic(self, cost: Cost) -> tuple[Matrix, Matrix]:
-        """(H, F) of the nominal cost 1/2 v'H v + (F p)'v, constants in v left out."""
-        model, N, data = self.model, self.N, self.data
-        nx, nu = model.nx, model.nu
-        ex_p, eu_p = self.x_p.copy(), self.u_p.copy()
-        ex_p.reshape(N, nx, -1)[:, :, data.slices["x_ref"]] -= np.eye(nx)
-        eu_p.reshape(N, nu, -1)[:, :, data.slices["u_ref"]] -= np.eye(nu)
-        Q = np.zeros((N * nx, N * nx))
+        """(H, F) of the nominal cost 1/2 v'H v + (F known)'v, constants in v left out."""
+        nx, nu, N = self.model.nx, self.model.nu, self.N
+        x_error = np.hstack([self.x_d, np.tile(-np.eye(nx), (N, 1)), np.zeros((N * nx, nu))])
+        u_error = np.hstack([self.u_d, np.zeros((N * nu, nx)), np.tile(-np.eye(nu), (N, 1))])
+        Q = np.kron(np.eye(N), cost.Q)
+        Q[-nx:, -nx:] = cost.P
         R = np.kron(np.eye(N), cost.R)
-        for t in range(N):
-            block = slice(t * nx, (t + 1) * nx)
-            Q[block, block] = cost.P if t == N - 1 else cost.Q
         H = 2 * (self.x_v.T @ Q @ self.x_v + self.u_v.T @ R @ self.u_v)
-        F = 2 * (self.x_v.T @ Q @ ex_p + self.u_v.T @ R @ eu_p)
+        F = 2 * (self.x_v.T @ Q @ x_error + self.u_v.T @ R @ u_error)
         return (H + H.T) / 2, F
 
     def nominal(self, v: Vector) -> Matrix:
         """States (N+1, nx) for the stacked v and the data in force."""
         x = np.empty((self.N + 1, self.model.nx))
         x[0] = self.data.x
-        x[1:] = (self.x_v @ v + self.x_p @ self.data.p).reshape(self.N, -1)
+        x[1:] = (self.x_v @ v + self.x_d @ self.data.drive).reshape(self.N, -1)
         return x

@@ -21,7 +21,7 @@ from scipy import linalg
 from rmpc_ros.errors import ConfigError, NumericalError
 from rmpc_ros.models.delayed import SampledProcess
 from rmpc_ros.mpc.pid import PidSettings, velocity_law
-from rmpc_ros.solvers.qp import ParametricQp
+from rmpc_ros.solvers.qp import DenseQp
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -254,12 +254,9 @@ class PidMpc:
         ]
         sides = np.vstack([zero, zero, -before, -outputs, -outputs])
         self._sums = sums
-        self._qp = ParametricQp(
-            H,
-            A,
-            np.vstack([gradient, sides, sides]),
-            np.concatenate([np.zeros(N), np.full(N, scale), *upper0, *lower0]),
-        )
+        self._qp = DenseQp(H, A)
+        self._gradient, self._gradient0 = gradient, np.concatenate([np.zeros(N), np.full(N, scale)])
+        self._shift, self._upper, self._lower = sides, np.concatenate(upper0), np.concatenate(lower0)
 
     def move(self, xi: Vector, applied: float, setpoint: float) -> PidMpcMove:
         """Optimal move.
@@ -276,7 +273,9 @@ class PidMpc:
         """
         s = self.settings
         inside = min(max(applied, s.input_lower), s.input_upper)
-        self._qp.update(np.concatenate([xi, [inside, setpoint]]))
+        p = np.concatenate([xi, [inside, setpoint]])
+        shift = self._shift @ p
+        self._qp.update(self._gradient @ p + self._gradient0, self._upper + shift, self._lower + shift)
         moves = self._qp.solve().v[: self.horizon]
         plan = self._plan @ xi
         limited = self._meets_limit(plan, xi, inside, setpoint)

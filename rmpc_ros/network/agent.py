@@ -109,8 +109,11 @@ class Agent:
             own = promise
         self._promise = own
         self._follower = None
-        for name, neighbour in self.design.neighbours.items():
-            self._neighbours.setdefault(name, neighbour.terminal_promise(step, self.design.period))
+        self._neighbours = {
+            name: neighbour.terminal_promise(step, self.design.period)
+            for name, neighbour in self.design.neighbours.items()
+        }
+        self._restart_reason = ""
         return own
 
     def receive(self, forecast: ForecastSet) -> None:
@@ -244,14 +247,15 @@ class Agent:
         if self.design.in_invariant_box(x):
             return self._law_plan(), "certified", error.status, f"{why}; following the backup law"
         try:
-            np.copyto(self._backup.hard.data.p, self.controller.data.p)
+            self._backup.hard.data.copy_from(self.controller.data)
             return self._backup.solve(), "backup", error.status, why
         except SolverError as second:
             return self._law_plan(), "safe", second.status, f"{why}; backup controller: {second}"
 
     def _law_plan(self) -> LocalPlan:
         """The backup law alone (c = 0), with the data in force."""
-        np.copyto(self._backup.hard.data.p, self.controller.data.p)
+        self._backup.hard.data.copy_from(self.controller.data)
+        self._backup.hard.sides()
         return self._backup.hard.plan(np.zeros(self.design.horizon * self.design.nu))
 
     def _announce(self, step: int, plan: LocalPlan, lower: Matrix, upper: Matrix, mode: Mode) -> ForecastSet:

@@ -1,15 +1,15 @@
-"""Quadratic programs of a control step: compiled once, fed with parameters, solved warm, checked.
+"""Quadratic programs of a control step: compiled once, fed with data, solved warm, checked.
 
-    min_v  1/2 v'H v + f(p)'v   s.t.  lower(p) <= A v <= upper(p),      f, lower, upper affine in p
+    min_v  1/2 v'H v + f'v   s.t.  lower <= [v; A v] <= upper
 
-Everything that changes from step to step (measured state, neighbours' sets, promises, targets) is one vector p, so a
-data update is one matrix-vector product. DAQP (dual active set) solves the condensed problems of one agent in some ten
-microseconds; PIQP (proximal interior point) solves large sparse ones.
+H and A never change; f and the sides do, in every step. DAQP (dual active set) solves the condensed problems of one
+agent in some ten microseconds; PIQP (proximal interior point) solves large sparse ones.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import daqp
 import numpy as np
@@ -35,55 +35,39 @@ class QpSolution:
     residual: float
 
 
-class ParametricQp:
-    """A dense strictly convex program with affine data.
+class DenseQp:
+    """A dense strictly convex program.
 
     Parameters
     ----------
     H : (n, n) positive definite
     A : (m, n) rows beyond simple bounds
-    data, data0 : (n + 2 (n + m), q) and (n + 2 (n + m),); data @ p + data0 stacks f, the upper and the lower sides; the
-        first n sides are simple bounds on v, the rest belong to the rows of A.
     tolerance : largest accepted violation of a side and of stationarity (in the units of the rows: scale them).
     """
 
-    def __init__(self, H: Matrix, A: Matrix, data: Matrix, data0: Vector, tolerance: float = 1e-6) -> None:
-        self.n = H.shape[0]
-        self.m = self.n + A.shape[0]
-        if data.shape[0] != self.n + 2 * self.m or data0.shape != (data.shape[0],):
-            raise ValueError(f"data has {data.shape[0]} rows, {self.n + 2 * self.m} are wanted")
+    def __init__(self, H: Matrix, A: Matrix, tolerance: float = 1e-6) -> None:
         self.H = np.ascontiguousarray(H)
         self.A = np.ascontiguousarray(A)
-        self.data = np.ascontiguousarray(data)
-        self.data0 = np.ascontiguousarray(data0)
+        self.n = H.shape[0]
         self._rows = np.vstack([np.eye(self.n), A])
+        self._transposed = np.ascontiguousarray(self._rows.T)
         self.tolerance = tolerance
         self._model: daqp.Model | None = None
-        self._sides = np.empty_like(data0)
 
-    @property
-    def parameters(self) -> int:
-        """Length of p."""
-        return int(self.data.shape[1])
-
-    def update(self, p: Vector) -> None:
-        """Set the parameters."""
-        n, m = self.n, self.m
-        sides = self._sides
-        np.dot(self.data, p, out=sides)
-        sides += self.data0
-        f, upper, lower = sides[:n], sides[n : n + m], sides[n + m :]
+    def update(self, f: Vector, upper: Vector, lower: Vector) -> None:
+        """Set the linear cost (n,) and the sides (n + m,): simple bounds on v first, then the rows of A."""
+        self.f, self.upper, self.lower = f, upper, lower
         if self._model is None:
             self._model = daqp.Model()
             self._model.settings = {"primal_tol": 1e-8}
-            self._sense = np.zeros(m, np.int32)
-            flag, _ = self._model.setup(self.H, f, self.A, upper, lower, self._sense)
+            flag, _ = self._model.setup(self.H, f, self.A, upper, lower, np.zeros(len(upper), np.int32))
             if flag < 0:
+                self._model = None
                 raise NumericalError(f"DAQP refused the program (flag {flag})", str(flag))
         else:
             self._model.update(f=f, bupper=upper, blower=lower)
 
-    def solve_raw(self) -> tuple[Vector, float, int, dict[str, float]]:
+    def solve_raw(self) -> tuple[Vector, float, int, dict[str, Any]]:
         """Call the solver alone: (v, objective, flag, info), unchecked; for benchmarks."""
         assert self._model is not None
         return self._model.solve()  # type: ignore[no-any-return]
@@ -101,13 +85,11 @@ class ParametricQp:
             raise InfeasibleError("no input sequence satisfies all tightened constraints", word)
         if flag != 1:
             raise NumericalError(f"DAQP stopped with '{word}'", word)
-        n, m = self.n, self.m
-        sides = self._sides
         value = self._rows @ v
-        residual = float(max((value - sides[n : n + m]).max(), (sides[n + m :] - value).max(), 0.0))
-        gradient = self.H @ v + sides[:n] + info["lam"] @ self._rows
-        stationarity = float(np.abs(gradient).max())
-        limit = self.tolerance * (1.0 + float(np.abs(sides[:n]).max()))
+        residual = float(max((value - self.upper).max(), (self.lower - value).max(), 0.0))
+        gradient = self.H @ v + self.f + self._transposed @ info["lam"]
+        stationarity = max(gradient.max(), -gradient.min())
+        limit = self.tolerance * (1.0 + max(self.f.max(), -self.f.min()))
         if not residual <= self.tolerance or not stationarity <= limit:
             raise NumericalError(
                 f"DAQP's point violates a row by {residual:.1e} and stationarity by {stationarity:.1e}",

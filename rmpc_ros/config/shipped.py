@@ -1,0 +1,27 @@
+"""Where the plant files that come with the package are, in a checkout, a ROS installation or a pip one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from rmpc_ros.errors import ConfigError
+
+
+def shipped_plant(name: str) -> Path:
+    """Path of `config/<name>.yaml`.
+
+    Raises
+    ------
+    ConfigError
+        No such file came with this installation; the message lists those that did.
+    """
+    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+    folders = [Path(__file__).resolve().parents[2] / "config"]
+    folders += [Path(prefix) / "share" / "rmpc_ros" / "config" for prefix in prefixes if prefix]
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
+    raise ConfigError(f"plant file '{name}' does not come with this installation; known: {', '.join(known) or 'none'}")
