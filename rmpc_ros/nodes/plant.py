@@ -130,19 +130,29 @@ class PlantNode(ManagedNode):
         if self._pace is not None:
             self.destroy_timer(self._pace)
 
-    def _listeners(self) -> dict[str, int]:
-        """Who must listen to an agent's measurement before the first step: itself, its neighbours, a recorder."""
-        own = 1 if self.values["timing"] == "lockstep" else 0
-        of = {name: own + int(self.values["recorded"]) for name in self.config.agents}
-        for agent in self.config.agents.values():
+    def _listeners(self) -> dict[str, set[str]]:
+        """Nodes that must listen to a measurement before the first step: its agent, the neighbours, a recorder."""
+        base = self.get_namespace().rstrip("/")
+        node = {name: f"{base}/{name}/agent" for name in self.config.agents}
+        of: dict[str, set[str]] = {name: set() for name in self.config.agents}
+        for name, agent in self.config.agents.items():
+            if self.values["timing"] == "lockstep":
+                of[name].add(node[name])
+            if self.values["recorded"]:
+                of[name].add(f"{base}/recorder")
             for neighbour in agent.neighbours:
-                of[neighbour] += 1
+                of[neighbour].add(node[name])
         return of
 
     def _everybody_listens(self) -> bool:
-        return all(
-            self._made[name]["measurement"].get_subscription_count() >= count for name, count in self._expected.items()
-        )
+        """Whether all who must are known to listen, and as many are connected as are known."""
+        for name, expected in self._expected.items():
+            publisher = self._made[name]["measurement"]
+            known = self.get_subscriptions_info_by_topic(publisher.topic_name)
+            names = {f"{e.node_namespace.rstrip('/')}/{e.node_name}" for e in known}
+            if not expected <= names or publisher.get_subscription_count() < len(known):
+                return False
+        return True
 
     # -- the clock and the steps --------------------------------------------------------------------------------------
     def tick(self, now: float) -> None:
