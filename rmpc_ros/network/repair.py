@@ -35,10 +35,33 @@ class RepairOptions:
     tolerance: float = 1e-7
 
 
-def implement(negotiation: Negotiation, options: RepairOptions | None = None) -> NetworkDesign | None:
-    """A feasible joint design near the negotiation's current numbers, or None ("not yet").
+@dataclass(frozen=True)
+class Repair:
+    """Outcome of a repair: the design or None ("not yet"), and each round's solver seconds per agent."""
 
-    The result's policies and sets hold together exactly as those of `design_network`; `solver` says "admm".
+    design: NetworkDesign | None
+    seconds: tuple[Vector, ...]
+
+    @property
+    def parallel_seconds(self) -> float:
+        """What a network of M computers would have taken: the slowest agent of each round."""
+        return float(sum(s.max() for s in self.seconds))
+
+    @property
+    def total_seconds(self) -> float:
+        """All agents' seconds."""
+        return float(sum(s.sum() for s in self.seconds))
+
+
+def implement(negotiation: Negotiation, options: RepairOptions | None = None) -> NetworkDesign | None:
+    """A feasible joint design near the negotiation's current numbers, or None ("not yet")."""
+    return repair(negotiation, options).design
+
+
+def repair(negotiation: Negotiation, options: RepairOptions | None = None) -> Repair:
+    """Widen and re-solve until the published sets hold together, see the module's text.
+
+    The design's policies and sets hold together exactly as those of `design_network`; its `solver` says "admm".
     """
     o = options or RepairOptions()
     for form in negotiation.forms.values():
@@ -47,21 +70,26 @@ def implement(negotiation: Negotiation, options: RepairOptions | None = None) ->
     values = negotiation.state.values.copy()
     scale = _scale_numbers(negotiation)
     values[scale] = np.maximum(values[scale], 0.0)
+    times: list[Vector] = []
     for _ in range(o.rounds):
+        seconds = np.zeros(len(negotiation.programs))
+        times.append(seconds)
         solutions: list[Vector] = []
         grown = values.copy()
         try:
             for i in range(len(negotiation.programs)):
                 data, scales = _fixed(negotiation, i, values, scale, o)
-                solutions.append(solve(data).x)
+                answer = solve(data)
+                solutions.append(answer.x)
+                seconds[i] = answer.seconds
                 mine = scales[1]
                 grown[mine] = np.maximum(values[mine], solutions[i][scales[0]])
         except InfeasibleError:
-            return None
+            return Repair(None, tuple(times))
         if float(np.max(grown - values, initial=0.0)) <= o.tolerance:
-            return _as_design(negotiation, values, solutions)
+            return Repair(_as_design(negotiation, values, solutions), tuple(times))
         values = grown
-    return None
+    return Repair(None, tuple(times))
 
 
 def _scale_numbers(n: Negotiation) -> Integers:

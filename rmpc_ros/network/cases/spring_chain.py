@@ -62,7 +62,9 @@ def draw_parameters(graph: Graph, seed: int) -> SpringParameters:
     )
 
 
-def spring_network(graph: Graph, T: int = 8, Ts: float = 1.0, e: float = 0.2, seed: int = 0, p: float = 1.0) -> Network:
+def spring_network(
+    graph: Graph, T: int = 8, Ts: float = 1.0, e: float = 0.2, seed: int = 0, p: float = 1.0, soften: bool = False
+) -> Network:
     """Masses coupled along the edges of an undirected graph.
 
     Parameters
@@ -71,6 +73,8 @@ def spring_network(graph: Graph, T: int = 8, Ts: float = 1.0, e: float = 0.2, se
     Ts : sampling time in seconds
     e : size of the disturbance in each state
     p : norm of the costs (1, 2 or inf)
+    soften : divide springs and dampers by half the largest number of neighbours, so that no mass is held more stiffly
+        than one inside a chain (the centre of a star would leave its bounds otherwise)
 
     Raises
     ------
@@ -83,6 +87,9 @@ def spring_network(graph: Graph, T: int = 8, Ts: float = 1.0, e: float = 0.2, se
     if 2 * len(edges) != len(graph.arcs):
         raise ConfigError("spring chain: springs act both ways; give an undirected graph")
     q = draw_parameters(graph, seed)
+    if soften:
+        share = max(len(graph.neighbours(i)) for i in range(graph.size)) / 2
+        q = SpringParameters(q.masses, q.springs / max(share, 1.0), q.dampers / max(share, 1.0), q.positions)
     agents = []
     for i in range(graph.size):
         mine = [(n, a if b == i else b) for n, (a, b) in enumerate(edges) if i in (a, b)]
