@@ -55,7 +55,20 @@ class DenseQp:
         self._model: daqp.Model | None = None
 
     def update(self, f: Vector, upper: Vector, lower: Vector) -> None:
-        """Set the linear cost (n,) and the sides (n + m,): simple bounds on v first, then the rows of A."""
+        """Set the linear cost (n,) and the sides (n + m,): simple bounds on v first, then the rows of A.
+
+        Raises
+        ------
+        InfeasibleError
+            A lower side exceeds its upper one.
+        """
+        if (lower > upper).any():
+            row = int(np.argmax(lower - upper))
+            raise InfeasibleError(
+                f"the sides of row {row} cross: {lower[row]:.6g} > {upper[row]:.6g}; the tube is wider than its room",
+                "infeasible",
+                {"row": row},
+            )
         self.f, self.upper, self.lower = f, upper, lower
         if self._model is None:
             self._model = daqp.Model()
