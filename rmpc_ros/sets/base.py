@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from rmpc_ros.errors import SetError
+from rmpc_ros.errors import NumericalError, SetError
 from rmpc_ros.sets.cones import dual_constraints, in_cones
-from rmpc_ros.solvers.conic import Cone, ConicProgram
+from rmpc_ros.solvers.conic import Cone, ConicProgram, ConicSolution
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -121,11 +121,16 @@ class UncertaintySet(ABC):
         return self.conic()
 
     @cached_property
-    def _program(self) -> ConicProgram:
-        form = self._form
-        size = self.dim + form.G.shape[1]
-        matrix = sparse.hstack([form.F, form.G], format="csc")
-        return ConicProgram(None, np.zeros(size), matrix, form.h, form.cones, 1e-9)
+    def _programs(self) -> dict[float, ConicProgram]:
+        return {}
+
+    def _program(self, tolerance: float) -> ConicProgram:
+        if tolerance not in self._programs:
+            form = self._form
+            size = self.dim + form.G.shape[1]
+            matrix = sparse.hstack([form.F, form.G], format="csc")
+            self._programs[tolerance] = ConicProgram(None, np.zeros(size), matrix, form.h, form.cones, tolerance)
+        return self._programs[tolerance]
 
     def _optimum(self, direction: Vector) -> tuple[float, Vector]:
         """Value and maximiser by the conic program, which is built once and gets its cost changed."""
@@ -134,8 +139,13 @@ class UncertaintySet(ABC):
             return 0.0, self.center()
         cost = np.zeros(self.dim + self._form.G.shape[1])
         cost[: self.dim] = -direction / scale
-        self._program.update(cost=cost)
-        solution = self._program.solve()
+
+        def solve(tolerance: float) -> ConicSolution:
+            program = self._program(tolerance)
+            program.update(cost=cost)
+            return program.solve()
+
+        solution = _to_reachable_accuracy(solve)
         return -scale * solution.objective, solution.x[: self.dim]
 
     # -- membership ---------------------------------------------------------------------------------------------------
@@ -193,15 +203,12 @@ class UncertaintySet(ABC):
         values = np.empty(len(rows))
         for n, row in enumerate(rows):
             column = sparse.csc_array((form.F @ row)[:, None])
-            program = ConicProgram(
-                None,
-                np.concatenate([[-1.0], np.zeros(form.G.shape[1])]),
-                sparse.hstack([column, form.G], format="csc"),
-                form.h - form.F @ center,
-                form.cones,
-                1e-9,
-            )
-            values[n] = program.solve().x[0]
+            cost = np.concatenate([[-1.0], np.zeros(form.G.shape[1])])
+            matrix = sparse.hstack([column, form.G], format="csc")
+            rhs = form.h - form.F @ center
+            values[n] = _to_reachable_accuracy(
+                lambda t, m=matrix, c=cost, r=rhs: ConicProgram(None, c, m, r, form.cones, t).solve()
+            ).x[0]
         return self._shape(values, directions)
 
     def sample(self, count: int, rng: int | np.random.Generator, kind: Kind = "interior") -> Matrix:
@@ -288,6 +295,22 @@ class UncertaintySet(ABC):
     @staticmethod
     def _shape(values: NDArray[Any], like: ArrayLike) -> NDArray[Any]:
         return values if np.ndim(like) == 2 else values[0]
+
+
+def _to_reachable_accuracy(solve: Callable[[float], ConicSolution]) -> ConicSolution:
+    """A checked optimum to 1e-9, or to 1e-8 or 1e-7 where the solver's arithmetic gives no more.
+
+    Raises
+    ------
+    NumericalError
+        Not even 1e-7 was reached.
+    """
+    for tolerance in (1e-9, 1e-8):
+        try:
+            return solve(tolerance)
+        except NumericalError:
+            continue
+    return solve(1e-7)
 
 
 def finite(name: str, value: ArrayLike, ndim: int) -> NDArray[np.float64]:

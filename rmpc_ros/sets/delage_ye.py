@@ -60,6 +60,7 @@ class SecondMomentSet(UncertaintySet):
         except np.linalg.LinAlgError:
             raise SetError("Sigma is not positive definite: remove linearly dependent columns") from None
         self._C = np.linalg.inv(root)
+        self._scale = np.sqrt(np.diag(self.covariance))
 
     @property
     def dim(self) -> int:
@@ -71,8 +72,17 @@ class SecondMomentSet(UncertaintySet):
         return self.mean
 
     def conic(self) -> ConicForm:
-        """Auxiliary l, w, m and the upper triangles of A and Ah; three semidefinite blocks."""
+        """Auxiliary l, w, m and the upper triangles of A and Ah; three semidefinite blocks.
+
+        Written for v = (u - mu)/s, s the standard deviations: in these coordinates mu = 0 and the solver sees numbers
+        of order one whatever the units of u.
+        """
         d = self.dim
+        scale = self._scale
+        covariance, C = self.covariance / np.outer(scale, scale), self._C * scale
+        lower, upper = None, None
+        if self.lower is not None and self.upper is not None:
+            lower, upper = (self.lower - self.mean) / scale, (self.upper - self.mean) / scale
         columns, rows = np.tril_indices(d)  # upper triangle column by column: entry (rows[k], columns[k])
         t = rows.size
         at_l, at_w, at_m, at_A, at_B = d, d + 1, 2 * d + 1, 3 * d + 1, 3 * d + 1 + t
@@ -92,19 +102,19 @@ class SecondMomentSet(UncertaintySet):
             rhs.append(constant)
 
         for i in range(d):
-            line(0.0, (at_m + i, 1), (i, 1), (at_w + i, 1), (at_l, -self.mean[i]))
+            line(0.0, (at_m + i, 1), (i, 1), (at_w + i, 1))
         cones.append(Cone("zero", d))
         line(1 / self.epsilon, (at_l, -1))
-        if self.lower is not None and self.upper is not None:
+        if lower is not None and upper is not None:
             for i in range(d):
-                line(self.upper[i], (i, -1))
-                line(-self.lower[i], (i, 1))
-                line(-self.upper[i], (at_l, self.upper[i]), (at_m + i, -1))
-                line(self.lower[i], (at_l, -self.lower[i]), (at_m + i, 1))
+                line(upper[i], (i, -1))
+                line(-lower[i], (i, 1))
+                line(-upper[i], (at_l, upper[i]), (at_m + i, -1))
+                line(lower[i], (at_l, -lower[i]), (at_m + i, 1))
         cones.append(Cone("nonnegative", len(lines) - d))
         line(0.0, (at_l, float(np.sqrt(self.g1))))
         for i in range(d):
-            line(0.0, *[(at_w + j, self._C[i, j]) for j in range(d)])
+            line(0.0, *[(at_w + j, C[i, j]) for j in range(d)])
         cones.append(Cone("second_order", d + 1))
         off = np.sqrt(2)
         for constant, corner, side, block in ((-1.0, at_l, at_m, at_A), (1.0, None, 0, at_B)):
@@ -117,7 +127,7 @@ class SecondMomentSet(UncertaintySet):
                     else:
                         line(0.0, (block + index[i - 1, j - 1], 1.0 if i == j else off))
             cones.append(Cone("psd", d + 1))
-        second = self.g2 * self.covariance + np.outer(self.mean, self.mean)
+        second = self.g2 * covariance
         for j in range(d):
             for i in range(j + 1):
                 f = 1.0 if i == j else off
@@ -126,12 +136,15 @@ class SecondMomentSet(UncertaintySet):
                     (at_l, f * second[i, j]),
                     (at_A + index[i, j], -f),
                     (at_B + index[i, j], -f),
-                    (at_w + i, -f * self.mean[j]),
-                    (at_w + j, -f * self.mean[i]),
                 )
         cones.append(Cone("psd", d))
-        matrix = sparse.csc_array(np.array(lines))
-        return ConicForm(matrix[:, :d], matrix[:, d:], np.array(rhs), tuple(cones))
+        matrix, h = np.array(lines), np.array(rhs)
+        return ConicForm(
+            sparse.csc_array(matrix[:, :d] / scale),
+            sparse.csc_array(matrix[:, d:]),
+            h + matrix[:, :d] @ (self.mean / scale),
+            tuple(cones),
+        )
 
     def parameters(self) -> dict[str, Any]:
         """Moments, thresholds, epsilon, box."""
