@@ -1,5 +1,6 @@
-"""The agent's promises: kept by the optimiser, by the candidate, by the actuator side, and mended when the truth leaves them."""
+"""The agent's promises: kept by optimiser, candidate and actuator side, mended when the truth leaves them."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_nominal_agents_violate_on_the_draws_that_robust_ones_survive(config):
 def test_promises_only_shrink_and_are_narrower_than_the_invariant_box(config, designs):
     agents = {n: Agent(d) for n, d in designs.items()}
     history = simulate(config, agents, 30)
-    for (_, before), (_, after) in zip(history[1:], history[2:], strict=False):
+    for (_, before), (_, after) in itertools.pairwise(history):
         for name, decision in after.items():
             old, new = before[name].forecast, decision.forecast
             center, scale = old.window(new.step, new.horizon + 1)
