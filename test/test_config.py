@@ -1,5 +1,6 @@
 """A plant file that is wrong gives one error that names file, line, key, value and what is allowed."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +219,22 @@ def test_check_prints_the_design(capsys: pytest.CaptureFixture) -> None:
     out = capsys.readouterr().out
     assert "the guarantee exists" in out
     assert "446.286" in out
+
+
+PLANTS = ("reactor_separator", "reactor_separator_tight", "quadruple_tank", "cstr", "spring_chain", "building")
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_the_plant_files_of_the_package_have_a_guarantee(plant: str, capsys: pytest.CaptureFixture) -> None:
+    file = ROOT / "config" / f"{plant}.yaml"
+    assert main(["check", str(file), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    for name, agent in result["design"]["agents"].items():
+        for coordinate in agent.values():
+            assert coordinate["initial_share"] <= 1
+            assert coordinate["share"] <= 1
+        wired = {s.state for s in load_plant(file).agents[name].sensors}
+        assert wired == set(result["agents"][name]["states"])
 
 
 def test_a_file_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture) -> None:

@@ -64,7 +64,7 @@ def lines(summary: dict[str, Any]) -> Iterator[str]:
     for name, d in summary["disturbances"].items():
         yield f"  disturbance {name:8} {d['nominal']:>9.6g} in [{d['bounds'][0]:g}, {d['bounds'][1]:g}] {d['unit']}"
     radius = summary["spectral_radius"]
-    word = "stable" if radius < 1 else "unstable"
+    word = "stable" if radius < 1 - 1e-9 else "unstable" if radius > 1 + 1e-9 else "on the border of stability"
     yield f"  open loop: spectral radius {radius:.4f} per period ({word})"
 
 

@@ -21,6 +21,7 @@ UNITS: dict[str, str] = {
     "m": "length",
     "cm": "length",
     "m/s": "velocity",
+    "m/s2": "acceleration",
     "kg": "mass",
     "N": "force",
     "V": "voltage",

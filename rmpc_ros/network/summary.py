@@ -44,11 +44,12 @@ def summarise_design(config: PlantConfig) -> dict[str, Any]:
                 f"the initial state is infeasible: {variables.coordinates[n]} starts at {start[n]:.3g} times the "
                 f"half-width {half[n]:.4g} of the set that can be kept for ever; start nearer to the steady state",
             )
+        limited = np.isfinite(np.minimum(*np.abs(config.coordinate_limits(name))))
         agents[name] = {
             coordinate: {
                 "half_width": float(half[n]),
-                "limit": float(network.x_scale[rows][n]),
-                "share": float(network.boxes.y[rows][n]),
+                "limit": float(network.x_scale[rows][n]) if limited[n] else float("inf"),
+                "share": float(network.boxes.y[rows][n]) if limited[n] else 0.0,
                 "model_error": float(network.model_error[rows][n] * network.x_scale[rows][n]),
                 "initial_share": float(start[n]),
             }
@@ -62,5 +63,6 @@ def design_lines(design: dict[str, Any]) -> Iterator[str]:
     yield "  invariant boxes (half-width, share of the limit, model error per step):"
     for name, coordinates in design["agents"].items():
         for key, v in coordinates.items():
-            yield f"    {name:12} {key:10} {v['half_width']:>10.4g}  {100 * v['share']:5.1f} %  {v['model_error']:.2g}"
+            share = f"{100 * v['share']:5.1f} %" if np.isfinite(v["limit"]) else "no limit"
+            yield f"    {name:12} {key:12} {v['half_width']:>10.4g}  {share:>8}  {v['model_error']:.2g}"
     yield "  the guarantee exists and the plant starts inside it"

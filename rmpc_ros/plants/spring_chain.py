@@ -44,7 +44,7 @@ def build(parameters: Mapping[str, Any]) -> NonlinearModel:
             values[f"{key}{n}"] = float(value)
     span = range(1, count + 1)
     states = [Variable(f"{letter}{n}", unit) for n in span for letter, unit in (("p", "m"), ("v", "m/s"))]
-    disturbances = [Variable(f"w{letter}{n}") for n in span for letter in "pv"]
+    disturbances = [Variable(f"w{letter}{n}", unit) for n in span for letter, unit in (("p", "m/s"), ("v", "m/s2"))]
 
     def motion(x: dict[str, Any], u: dict[str, Any], d: dict[str, Any], p: dict[str, Any]) -> Sequence[Any]:
         out: list[Any] = []
