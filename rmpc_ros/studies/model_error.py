@@ -1,4 +1,4 @@
-"""The linear network's one-step error on the reactor-separator: over boxes, and along closed-loop runs."""
+"""The linear network's one-step error on a plant: over boxes, and along closed-loop runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from rmpc_ros.config import PlantConfig, load_plant
 from rmpc_ros.config.derive import operating_vectors
+from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import ConfigError
 from rmpc_ros.models.error_bound import model_error_bound, one_step_error
 from rmpc_ros.network.system import NetworkDesign, design_network
 from rmpc_ros.plants import make_plant
 from rmpc_ros.studies.registry import Settings, Study
 
-DEFAULTS: dict[str, Any] = {"plant": "config/reactor_separator_tight.yaml", "steps": 1000, "seed": 0, "samples": 2000}
+DEFAULTS: dict[str, Any] = {"plant": "reactor_separator_tight", "steps": 1000, "seed": 0, "samples": 2000}
 
 
 def run(settings: Settings, folder: Path) -> dict[str, Any]:
@@ -37,9 +38,9 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     ConfigError
         The plant is given by matrices.
     """
-    config = load_plant(settings["plant"])
+    config = load_plant(shipped_plant(settings["plant"]))
     if config.nonlinear is None:
-        raise ConfigError(f"{settings['plant']} gives matrices: there is no nonlinear model to compare with")
+        raise ConfigError(f"plant '{settings['plant']}' gives matrices: there is no nonlinear model to compare with")
     design = design_network(config)
     coordinates = [c for v in config.linear.agents.values() for c in v.coordinates]
     half = design.boxes.y * design.x_scale
