@@ -73,7 +73,7 @@ class ExpectedWorstCase:
         self.form, self.inner = form, inner
         self.gap, self.max_iterations = gap, max_iterations
         self.search = WorstCaseSearch(problem, union, tolerance=min(gap, 1e-6))
-        self._master = Master(problem, weights=np.zeros(self.subsets), extra_cost=[1.0], extra_lower=[-np.inf])
+        self._master = Master(problem, np.zeros(self.subsets), [1.0], [-np.inf], 0.05 * gap)
         self._tuples: list[list[int]] = [list(range(self.subsets))]  # groups of z, one list per set of cones
         self._integers = [j for j in problem.integer]
         self.cuts = self.mixed_programs = 0

@@ -55,7 +55,7 @@ class ColumnConstraintGeneration:
         self.problem, self.union = problem, union
         self.gap, self.max_iterations, self.keep = gap, max_iterations, keep
         self.search = WorstCaseSearch(problem, union, form, min(gap, 1e-6))
-        self._master = Master(problem)
+        self._master = Master(problem, gap=0.1 * self.gap)
         self._last_found: list[int] = []
 
     def update(self, problem: TwoStageProblem) -> None:
@@ -63,7 +63,7 @@ class ColumnConstraintGeneration:
         self.problem = problem
         if len(self._master.scenarios) > self.keep:
             recent = [v for v, _ in self._master.scenarios[-self.keep :]]
-            self._master = Master(problem)
+            self._master = Master(problem, gap=0.1 * self.gap)
             for v in recent:
                 self._master.add(v)
         else:

@@ -28,6 +28,7 @@ class Master:
     problem : two-stage problem
     weights : (groups,) cost of each z
     extra_cost, extra_lower : further variables, for schemes that need them (lambda >= 0 of a Wasserstein ball, ...)
+    gap : relative gap of the mixed-integer program; its proven bound is what the schemes use
 
     Attributes
     ----------
@@ -42,6 +43,7 @@ class Master:
         weights: ArrayLike = (1.0,),
         extra_cost: ArrayLike = (),
         extra_lower: ArrayLike = (),
+        gap: float = 1e-9,
     ) -> None:
         self.problem = problem
         w, e = np.atleast_1d(np.asarray(weights, float)), np.atleast_1d(np.asarray(extra_cost, float))
@@ -62,7 +64,7 @@ class Master:
             np.concatenate([problem.lower, np.full(w.size, -np.inf), np.atleast_1d(np.asarray(extra_lower, float))]),
             np.concatenate([problem.upper, np.full(w.size + e.size, np.inf)]),
             problem.integer or None,
-            options=EXACT,
+            options=EXACT | {"mip_rel_gap": gap},
         )
 
     def add(self, v: Vector, group: int | None = 0, relief: Vector | None = None) -> slice:

@@ -95,7 +95,7 @@ class ScenarioProgram:
         """
         begin = time.perf_counter()
         n = self.problem.c.size
-        master = Master(self.problem)
+        master = Master(self.problem, gap=0.1 * self.gap)
         master.add(self.samples[0])
         used = {0}
         log: list[IterationRecord] = []

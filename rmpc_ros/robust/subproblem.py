@@ -63,6 +63,11 @@ def row_scales(problem: TwoStageProblem) -> Vector:
     return np.where(size > 0, size, 1.0)
 
 
+def rows_with_v(problem: TwoStageProblem, limit: Vector) -> Vector:
+    """`limit` on the rows that hold v, none on the others (their multipliers enter no product), (m,)."""
+    return np.where(np.any(problem.M != 0, axis=1), limit, np.inf)
+
+
 class _DualPolyhedron:
     """{ (lambda, tau, kappa) : tau b + W'lambda + kappa >= 0 } with y shifted to its lower bound."""
 
@@ -103,11 +108,11 @@ class _DualPolyhedron:
         return ends[0], ends[1]
 
 
-def dual_bounds(problem: TwoStageProblem, mode: Mode, assumed: Vector) -> DualBounds:
+def dual_bounds(problem: TwoStageProblem, mode: Mode, assumed: Vector | None = None) -> DualBounds:
     """Bounds of M'lambda derived from the data.
 
     First without any bound on lambda ("cost") or with its normalisation ("homogeneous"); only if that leaves a product
-    unbounded, with `assumed` (m,) on the rows that hold v.
+    unbounded, with `assumed` (m,) on the rows that hold v (None: the infinite bounds are returned).
 
     Raises
     ------
@@ -125,7 +130,9 @@ def dual_bounds(problem: TwoStageProblem, mode: Mode, assumed: Vector) -> DualBo
         ) from error
     if np.all(np.isfinite(lower)) and np.all(np.isfinite(upper)):
         return DualBounds(lower, upper, True)
-    held = _DualPolyhedron(problem, mode, assumed)
+    if assumed is None:
+        return DualBounds(lower, upper, False)
+    held = _DualPolyhedron(problem, mode, rows_with_v(problem, assumed))
     lower, upper = held.product_bounds(problem.M)
     return DualBounds(lower, upper, False)
 
@@ -163,7 +170,7 @@ class DualSubproblem:
         if union.dim != problem.dim:
             raise SetError(f"the union has dimension {union.dim}, the problem's uncertain vector {problem.dim}")
         self.problem, self.union, self.anchored = problem, union, anchored
-        limit = np.full(problem.h.size, np.inf) if bounds.proven else assumed
+        limit = np.full(problem.h.size, np.inf) if bounds.proven else rows_with_v(problem, assumed)
         self._dual = _DualPolyhedron(problem, mode, limit)
         self._atoms = box_atoms(union) if anchored else union.atoms
         self._build(bounds)

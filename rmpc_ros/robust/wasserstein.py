@@ -69,7 +69,7 @@ class WassersteinProgram:
         """
         begin = time.perf_counter()
         n, count = self.problem.c.size, len(self.samples)
-        master = Master(self.problem, np.full(count, 1.0 / count), [self.radius], [0.0])
+        master = Master(self.problem, np.full(count, 1.0 / count), [self.radius], [0.0], 0.1 * self.gap)
         for k, v in enumerate(self.samples):
             master.add(v, k, np.zeros(1))
         log: list[IterationRecord] = []

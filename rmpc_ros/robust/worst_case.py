@@ -99,7 +99,7 @@ class WorstCaseSearch:
         self._recourse = RecourseProgram(problem)
         self._limit = 0.0  # largest multiplier seen, relative to its row's scale
         self._scales = row_scales(problem)
-        self._cost_bounds = dual_bounds(problem, "cost", np.zeros(problem.h.size))
+        self._cost_bounds = dual_bounds(problem, "cost")
         self._assumed = np.zeros(problem.h.size)
         self._models: dict[Mode, DualSubproblem] = {}
         self._survivor: tuple[bytes, tuple[int, ...] | None] | None = None
@@ -229,7 +229,7 @@ class WorstCaseSearch:
                     self._assumed = self._limit / self._scales
                     bounds = dual_bounds(self.problem, "cost", self._assumed)
             else:
-                bounds = dual_bounds(self.problem, "homogeneous", 1.0 / self._scales)
+                bounds = dual_bounds(self.problem, "homogeneous")
             self._models[mode] = DualSubproblem(
                 self.problem, self.union, mode, bounds, self._assumed, self._anchored
             )
