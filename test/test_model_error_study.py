@@ -7,7 +7,7 @@ from rmpc_ros.studies import registry
 
 def test_the_reckoned_error_covers_what_closed_loop_runs_meet(tmp_path: Path) -> None:
     study = registry.load("study", "model-error")
-    result = study.run({**study.defaults, "steps": 300}, tmp_path)
+    result = study.run({**study.defaults, "steps": 300, "samples": 500}, tmp_path)
     for name in result["coordinates"]:
         temperature = name.startswith("T")
         assert 0 < result["trajectory"][name] < (6e-4 if temperature else 3e-5)

@@ -155,9 +155,7 @@ class State(_Limited):
 
 
 class Input(_Limited):
-    """An input: its limits and the most it may move in one period."""
-
-    rate: Positive | None = None
+    """An input and its limits."""
 
     @model_validator(mode="after")
     def _limited(self) -> Input:
@@ -223,7 +221,7 @@ class Agent(Section):
 class Cost(Section):
     """Stage cost on states and inputs as shares of the distance from the steady state to their limits."""
 
-    norm: Literal["quadratic", "absolute"] = "quadratic"
+    norm: Literal["quadratic"] = "quadratic"
     state: NonNegative = 1.0
     input: Positive = 0.1
     states: dict[Name, NonNegative] = {}
@@ -261,23 +259,13 @@ class Controller(Section):
     safe_inputs: dict[Name, Number] = {}
 
 
-class Admm(Section):
-    """Options of the consensus between neighbours."""
-
-    iterations: Count = 200
-    penalty: Positive = 1.0
-    relaxation: Annotated[float, Field(gt=0, lt=2)] = 1.6
-    tolerance: Positive = 1e-4
-
-
 class Network(Section):
     """What agents agree on and how long they wait (wall time)."""
 
-    protocol: Literal["isolated", "commitment", "negotiated"] = "commitment"
-    shape: Name = "box"
+    protocol: Literal["commitment"] = "commitment"
+    shape: Literal["box"] = "box"
     deadline: Seconds = 5.0
     wait: Seconds = 1.0
-    admm: Admm = Admm()
 
 
 # -- simulation -------------------------------------------------------------------------------------------------------
