@@ -120,6 +120,7 @@ class AgentNode(ManagedNode):
 
     def close(self) -> None:
         """Stop listening; the promise stays in force."""
+        self.drain(self._report)
         self.deafen()
         if self.values["timing"] == "free":
             self.destroy_timer(self._clock_timer)

@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 
@@ -25,6 +27,7 @@ from rmpc_ros.nodes.parameters import Param, declare
 
 TICK = 0.05  # seconds of wall time between looks at what is late
 DIAGNOSTICS_PERIOD = 1.0
+ACKNOWLEDGE = 0.5  # seconds of patience for a reader's acknowledgement
 
 COMMON = (
     Param("autostart", True, "configure and activate by itself at start"),
@@ -40,6 +43,7 @@ class ManagedNode(LifecycleNode):
 
     PARAMETERS: ClassVar[tuple[Param, ...]] = ()
     supervised: ClassVar[bool] = False
+    linger: ClassVar[float] = 0.0  # seconds for which a stopped node still takes in what is on its way
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(name, **options)
@@ -73,6 +77,11 @@ class ManagedNode(LifecycleNode):
         """Drop every subscription made by `listen`."""
         while self._ears:
             self.destroy_subscription(self._ears.pop())
+
+    def drain(self, *publishers: Publisher) -> None:
+        """Wait (briefly) until every reader has what was published: a process that ends takes the rest with it."""
+        for publisher in publishers:
+            publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE))
 
     def tell(self, event: str, **facts: Any) -> None:
         """Report to the supervisor, if there is one: one line of JSON on standard output."""
@@ -121,6 +130,7 @@ class ManagedNode(LifecycleNode):
         """Lifecycle: active to inactive; a last word on /diagnostics."""
         self._open = False
         self.publish_diagnostics()
+        self.drain(self._publisher)
         self.destroy_timer(self._timer)
         self.close()
         return super().on_deactivate(state)

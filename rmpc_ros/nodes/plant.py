@@ -125,7 +125,8 @@ class PlantNode(ManagedNode):
             self._pace = self.create_timer(wall_period, self._lockstep_pace, clock=self.wall)
 
     def close(self) -> None:
-        """Stop the world."""
+        """Stop the world; the recorder gets all of it."""
+        self.drain(*(self._made[name][what] for name in self._made for what in ("truth", "applied")))
         self.deafen()
         if self._pace is not None:
             self.destroy_timer(self._pace)

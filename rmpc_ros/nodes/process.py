@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -73,6 +74,9 @@ class Process:
                 break
             if self._parent and os.getppid() != self._parent:  # nobody is left to supervise this process
                 break
+        until = time.monotonic() + max(node.linger for node in self._nodes)
+        while rclpy.ok() and time.monotonic() < until:
+            executor.spin_once(timeout_sec=0.05)
         for node in reversed(self._nodes):
             node.stop()
             executor.remove_node(node)

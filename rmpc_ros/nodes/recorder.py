@@ -33,6 +33,7 @@ class RecorderNode(ManagedNode):
     """Writes what the plant and its agents say."""
 
     PARAMETERS: ClassVar[tuple[Param, ...]] = (Param("bag", "", "folder to make and record into"),)
+    linger: ClassVar[float] = 0.3
 
     def configure(self) -> None:
         """Open the bag."""
