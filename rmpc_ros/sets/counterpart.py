@@ -124,8 +124,8 @@ class RobustProgram:
             cones.extend(kinds)
         self._blocks = blocks
         matrix = blocks.compile(row_at, size)
-        full = np.concatenate([c, np.zeros(size - n)])
-        self._program = ConicProgram(None, full, matrix, np.concatenate(rhs), _merged(cones), tolerance)
+        self._cost = np.concatenate([c, np.zeros(size - n)])
+        self._program = ConicProgram(None, self._cost, matrix, np.concatenate(rhs), _merged(cones), tolerance)
 
     def update(self, sets: Sequence[UncertaintySet]) -> None:
         """New sets for all robust rows, in order.
@@ -163,6 +163,11 @@ class RobustProgram:
         InfeasibleError, UnboundedError, NumericalError
         """
         return self.solve_all().x[: self._n]
+
+    def arrays(self) -> tuple[Vector, sparse.csc_matrix, Vector, tuple[Cone, ...], float]:
+        """Cost, matrix, right-hand side, cones, tolerance: what a bare call of the solver needs."""
+        program = self._program
+        return self._cost, program.matrix, program.rhs, program.cones, program.tolerance
 
     def solve_all(self) -> ConicSolution:
         """The whole conic solution, multipliers included."""
