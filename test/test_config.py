@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rmpc_ros.cli import main
-from rmpc_ros.config import load_plant, parse_plant
+from rmpc_ros.config import load_plant, parse_plant, sections
 from rmpc_ros.config.units import seconds
 from rmpc_ros.errors import ConfigError
 
@@ -291,3 +291,13 @@ def test_expressions_are_arithmetic_only(expression: str, message: str) -> None:
         parse_plant(EQUATIONS.replace("(flow + leak - out)/area", expression))
     assert message in str(error.value)
     assert "level" in str(error.value)
+
+
+def test_every_key_of_the_plant_file_is_documented() -> None:
+    page = (ROOT / "docs" / "plant_file.md").read_text(encoding="utf-8")
+    kinds = [kind for kind in vars(sections).values() if isinstance(kind, type) and issubclass(kind, sections.Section)]
+    realisation = (ROOT / "docs" / "plants.md").read_text(encoding="utf-8")
+    for kind in kinds:
+        for key in kind.model_fields:
+            where = realisation if kind is sections.Realisation else page
+            assert f"`{key}`" in where or f"`{key}:" in where, f"{kind.__name__}.{key}"
