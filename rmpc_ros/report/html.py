@@ -7,12 +7,10 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
-from plotly.subplots import make_subplots
 
-from rmpc_ros.report.data import MODES, AgentData, RunData, Vector
+from rmpc_ros.report.data import MODES, AgentData, RunData
 from rmpc_ros.report.events import Happening, silent_spans
+from rmpc_ros.report.panels import Panels, axis, library
 from rmpc_ros.report.picture import promised_series
 
 MOST_POINTS = 4000  # per line; longer runs are thinned, and the page says so
@@ -38,16 +36,15 @@ th,td{text-align:right;padding:4px 10px;border-bottom:1px solid #e8ecf0}th:first
 
 def page(run: RunData, figures: Mapping[str, Any], events: Sequence[Happening]) -> str:
     """The whole page."""
-    plots = [_agent_figure(run, name) for name in run.agents]
     sections = [_head(run, figures), _table(figures), _events(events)]
-    for name, plot in zip(run.agents, plots, strict=True):
-        div = plot.to_html(full_html=False, include_plotlyjs=False, div_id=f"plot-{name}", config={"responsive": True})
-        sections.append(f"<section><h2>{escape(name)}</h2>{_explain()}{div}</section>")
+    for name in run.agents:
+        plots = agent_panels(run, name).html(f"plot-{name}")
+        sections.append(f"<section><h2>{escape(name)}</h2>{_explain()}{plots}</section>")
     title = escape(f"{run.plant}: report of run {run.run}")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
-        f"<script>{get_plotlyjs()}</script></head><body><main>{''.join(sections)}</main></body></html>\n"
+        f"<script>{library()}</script></head><body><main>{''.join(sections)}</main></body></html>\n"
     )
 
 
@@ -129,32 +126,21 @@ def _explain() -> str:
 
 
 # -- plots ------------------------------------------------------------------------------------------------------------
-def _agent_figure(run: RunData, name: str) -> go.Figure:
+def agent_panels(run: RunData, name: str) -> Panels:
+    """All plots of one agent."""
     agent = run.agents[name]
     titles = [f"{s['name']} [{s['unit']}]" for s in (*agent.states, *agent.inputs)]
-    titles += ["margins (1 centre, 0 at a limit)", "mode", "time of a step [ms]"]
+    titles += ["margins (1 centre, 0 at a limit)", "mode", "time of a step, of its solve [ms]"]
     rows = len(titles)
-    heights = [1.0] * (rows - 3) + [1.0, 0.4, 0.8]
-    figure = make_subplots(
-        rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.028, subplot_titles=titles, row_heights=heights
-    )
+    panels = Panels(titles, [1.0] * (rows - 3) + [1.0, 0.5, 0.8], "plant time [h]")
     hours = run.period / 3600.0
-    _states(figure, agent, hours)
-    _inputs(figure, agent, hours, len(agent.states) + 1)
-    _verdicts(figure, agent, hours, rows - 2)
+    _states(panels, agent, hours)
+    _inputs(panels, agent, hours, len(agent.states) + 1)
+    _verdicts(panels, agent, hours, rows - 2)
     for first, last in silent_spans(run, name):
-        figure.add_vrect(x0=first * hours, x1=(last + 1) * hours, fillcolor="#d9b44a", opacity=0.22, line_width=0)
-    _moments(figure, agent, hours)
-    figure.update_xaxes(title_text="plant time [h]", row=rows, col=1)
-    figure.update_layout(
-        height=170 * (rows - 1) + 140,
-        margin={"l": 70, "r": 20, "t": 40, "b": 90},
-        template="plotly_white",
-        hovermode="x unified",
-        showlegend=False,
-    )
-    figure.update_annotations(font_size=12)
-    return figure
+        panels.span(first * hours, (last + 1) * hours, "#d9b44a", 0.25)
+    _moments(panels, agent, hours)
+    return panels
 
 
 def _thin(steps: Sequence[int]) -> list[int]:
@@ -162,131 +148,94 @@ def _thin(steps: Sequence[int]) -> list[int]:
     return list(steps[::every])
 
 
-def _states(figure: go.Figure, agent: AgentData, hours: float) -> None:
+def _states(panels: Panels, agent: AgentData, hours: float) -> None:
     values = agent.measured or agent.truth
     steps = _thin(sorted(values))
     t = np.array(steps) * hours
     low, high = agent.limits("states")
-    bands = [(5, LIGHT, 0.35), (1, BLUE, 0.45)]
-    series = {ahead: promised_series(agent, steps, ahead) for ahead, _, _ in bands}
+    near, far = promised_series(agent, steps, 1), promised_series(agent, steps, 5)
     box = agent.invariant_box() if agent.promises else None
     for n, state in enumerate(agent.states):
         row = n + 1
-        for ahead, colour, opacity in bands:
-            _band(
-                figure,
-                row,
-                t,
-                series[ahead][0][:, n],
-                series[ahead][1][:, n],
-                colour,
-                opacity,
-                f"promised {ahead} before",
-            )
+        panels.band(row, t, far[0][:, n], far[1][:, n], LIGHT, 0.35)
+        panels.band(row, t, near[0][:, n], near[1][:, n], BLUE, 0.45)
         if box is not None:
             for side in (-1, 1):
-                figure.add_hline(
-                    y=box[0][n] + side * box[1][n], line={"color": GREY, "dash": "dash", "width": 1}, row=row, col=1
-                )
-        _limit_lines(figure, row, low[n], high[n])
-        y = [values[k][n] for k in steps]
-        figure.add_trace(go.Scatter(x=t, y=y, line={"color": DARK, "width": 1.6}, name=state["name"]), row=row, col=1)
+                panels.level(row, float(box[0][n] + side * box[1][n]), GREY, "dash")
+        for limit in (low[n], high[n]):
+            panels.level(row, float(limit), RED)
+        panels.line(row, t, [values[k][n] for k in steps], line={"color": DARK, "width": 1.6}, name=state["name"])
 
 
-def _band(
-    figure: go.Figure, row: int, t: Vector, low: Vector, high: Vector, colour: str, opacity: float, name: str
-) -> None:
-    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    fill = f"rgba({r},{g},{b},{opacity})"
-    shape = {"width": 0, "color": colour}
-    figure.add_trace(go.Scatter(x=t, y=low, line=shape, hoverinfo="skip", mode="lines"), row=row, col=1)
-    figure.add_trace(
-        go.Scatter(x=t, y=high, line=shape, fill="tonexty", fillcolor=fill, hoverinfo="skip", mode="lines", name=name),
-        row=row,
-        col=1,
-    )
-
-
-def _limit_lines(figure: go.Figure, row: int, low: float, high: float) -> None:
-    for value in (low, high):
-        if np.isfinite(value):
-            figure.add_hline(y=value, line={"color": RED, "width": 1.2}, row=row, col=1)
-
-
-def _inputs(figure: go.Figure, agent: AgentData, hours: float, first_row: int) -> None:
+def _inputs(panels: Panels, agent: AgentData, hours: float, first_row: int) -> None:
     values = agent.applied or agent.commanded
     steps = _thin(sorted(values))
     low, high = agent.limits("inputs")
     for n, given in enumerate(agent.inputs):
-        y = [values[k][n] for k in steps]
-        line = {"color": DARK, "width": 1.4, "shape": "hv"}
-        figure.add_trace(
-            go.Scatter(x=np.array(steps) * hours, y=y, line=line, name=given["name"]), row=first_row + n, col=1
-        )
-        _limit_lines(figure, first_row + n, low[n], high[n])
+        row = first_row + n
+        style = {"color": DARK, "width": 1.4, "shape": "hv"}
+        panels.line(row, np.array(steps) * hours, [values[k][n] for k in steps], line=style, name=given["name"])
+        for limit in (low[n], high[n]):
+            panels.level(row, float(limit), RED)
 
 
-def _verdicts(figure: go.Figure, agent: AgentData, hours: float, row: int) -> None:
+def _verdicts(panels: Panels, agent: AgentData, hours: float, row: int) -> None:
+    """Margins, modes and times, from the agent's own reports; a gap where it was silent."""
     steps = _thin(sorted(agent.reports))
     if not steps:
         return
     t = np.array(steps) * hours
+    panels.level(row, 0.0, RED)
     for margin in agent.reports[steps[0]].margins:
         y = [agent.reports[k].margins.get(margin, np.nan) for k in steps]
-        figure.add_trace(go.Scatter(x=t, y=y, line={"width": 1.2}, name=f"margin {margin}"), row=row, col=1)
-    figure.add_hline(y=0, line={"color": RED, "width": 1}, row=row, col=1)
+        panels.line(row, t, y, line={"width": 1.2}, name=f"margin {margin}", mode="markers+lines", marker={"size": 2})
     for mode in MODES:
         at = [k for k in steps if agent.reports[k].mode == mode]
-        why = [agent.reports[k].reason or "-" for k in at]
-        figure.add_trace(
-            go.Scatter(
-                x=np.array(at) * hours,
-                y=[mode] * len(at),
-                mode="markers",
-                marker={"color": MODE_COLOURS[mode], "size": 6, "symbol": "square"},
-                text=why,
-                hovertemplate="%{y}: %{text}<extra></extra>",
-            ),
-            row=row + 1,
-            col=1,
+        panels.line(
+            row + 1,
+            np.array(at) * hours,
+            [mode] * len(at),
+            mode="markers",
+            marker={"color": MODE_COLOURS[mode], "size": 6, "symbol": "square"},
+            text=[escape(agent.reports[k].reason or "-") for k in at],
+            hovertemplate="%{y}: %{text}<extra></extra>",
         )
-    figure.update_yaxes(categoryorder="array", categoryarray=list(MODES[::-1]), row=row + 1, col=1)
+    panels.layout[axis("yaxis", row + 1)] |= {
+        "type": "category",
+        "categoryorder": "array",
+        "categoryarray": [*MODES[::-1]],
+    }
     for what, colour in (("step_ms", LIGHT), ("solve_ms", DARK)):
         y = [getattr(agent.reports[k], what) for k in steps]
-        figure.add_trace(
-            go.Scatter(x=t, y=y, mode="markers", marker={"color": colour, "size": 4}, name=what), row=row + 2, col=1
-        )
+        panels.line(row + 2, t, y, mode="markers", marker={"color": colour, "size": 4}, name=what)
+    panels.layout[axis("yaxis", row + 2)] |= {"type": "log"}
 
 
-def _moments(figure: go.Figure, agent: AgentData, hours: float) -> None:
+def _moments(panels: Panels, agent: AgentData, hours: float) -> None:
     """A slider over moments; each shows the promise made then, over its whole horizon."""
     made = sorted(agent.promises)
     if not made:
         return
     chosen = [made[i] for i in np.unique(np.linspace(0, len(made) - 1, MOMENTS).round().astype(int))]
-    fixed = len(figure.data)
-    per_moment = 0
+    fixed = len(panels.traces)
     for k in chosen:
         promise = agent.promises[k]
         ahead = range(k, k + promise.horizon + 1)
         ends = [agent.promised_states(promise, step) for step in ahead]
         t = np.array(ahead) * hours
-        before = len(figure.data)
         for n in range(len(agent.states)):
             center, half = np.array([c[n] for c, _ in ends]), np.array([h[n] for _, h in ends])
-            _band(figure, n + 1, t, center - half, center + half, AMBER, 0.55, f"promised at step {k}")
-        per_moment = len(figure.data) - before
-        for trace in figure.data[before:]:
-            trace.visible = False
-    total = len(figure.data)
-    steps = [{"label": "none", "method": "restyle", "args": ["visible", [i < fixed for i in range(total)]]}]
+            panels.band(n + 1, t, center - half, center + half, AMBER, 0.55, visible=False)
+    total, per_moment = len(panels.traces), 2 * len(agent.states)
+    stops: list[tuple[str, range]] = [("none", range(0))]
     for m, k in enumerate(chosen):
-        shown = range(fixed + m * per_moment, fixed + (m + 1) * per_moment)
-        steps.append(
-            {
-                "label": f"{k * hours:.2f} h",
-                "method": "restyle",
-                "args": ["visible", [i < fixed or i in shown for i in range(total)]],
-            }
-        )
-    figure.update_layout(sliders=[{"currentvalue": {"prefix": "promise made at: "}, "steps": steps, "pad": {"t": 40}}])
+        stops.append((f"{k * hours:.2f} h", range(fixed + m * per_moment, fixed + (m + 1) * per_moment)))
+    steps = [
+        {
+            "label": label,
+            "method": "restyle",
+            "args": [{"visible": [i < fixed or i in shown for i in range(total)]}],
+        }
+        for label, shown in stops
+    ]
+    panels.layout["sliders"] = [{"currentvalue": {"prefix": "promise made at: "}, "steps": steps, "pad": {"t": 45}}]
