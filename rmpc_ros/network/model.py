@@ -244,12 +244,58 @@ class Network:
         wanted = {(c.sender, c.signal) for agent in self.agents for c in agent.couplings}
         return [(i, s) for i, agent in enumerate(self.agents) for s in agent.signals if (i, s.name) in wanted]
 
-    def with_states(self, states: Iterable[Vector], horizon: int | None = None) -> Network:
-        """The same network from other initial states (and another horizon)."""
-        agents = tuple(replace(a, x0=np.asarray(x, float)) for a, x in zip(self.agents, states, strict=True))
-        return replace(self, agents=agents, horizon=self.horizon if horizon is None else horizon)
+    def tail(self, stage: int, states: Iterable[Vector]) -> Network:
+        """What is left of the problem from `stage` on, from the given states: time-varying data are shifted.
+
+        Raises
+        ------
+        ConfigError
+            Nothing is left.
+        """
+        if not 0 <= stage < self.horizon:
+            raise ConfigError(f"network: no stages are left from stage {stage} of {self.horizon}")
+        agents = tuple(_agent_tail(a, stage, np.asarray(x, float)) for a, x in zip(self.agents, states, strict=True))
+        return replace(self, agents=agents, horizon=self.horizon - stage)
 
     def with_shapes(self, shape: Shape) -> Network:
         """The same network with one shape for all signals."""
         agents = tuple(replace(a, signals=tuple(replace(s, shape=shape) for s in a.signals)) for a in self.agents)
         return replace(self, agents=agents)
+
+
+def _agent_tail(agent: Agent, stage: int, x0: Vector) -> Agent:
+    def later(array: Matrix, ndim: int) -> Matrix:
+        return array[stage:] if array.ndim == ndim else array
+
+    def maybe(array: Matrix | None, ndim: int) -> Matrix | None:
+        return None if array is None else later(array, ndim)
+
+    def until(last: int | None) -> int | None:
+        return None if last is None else last - stage
+
+    constraints = tuple(
+        replace(c, first=max(c.first - stage, 0 if c.first == 0 else 1), last=until(c.last)) for c in agent.constraints
+    )
+    costs = tuple(
+        replace(
+            c,
+            Mx=maybe(c.Mx, 3),
+            Mu=maybe(c.Mu, 3),
+            m0=maybe(c.m0, 2),
+            first=max(c.first - stage, 0 if c.first == 0 else 1),
+            last=until(c.last),
+        )
+        for c in agent.costs
+    )
+    return replace(
+        agent,
+        A=later(agent.A, 3),
+        D=later(agent.D, 3),
+        E=later(agent.E, 3),
+        offset=later(agent.offset, 2),
+        disturbance=replace(agent.disturbance, centre=later(agent.disturbance.centre, 2)),
+        couplings=tuple(replace(c, matrix=later(c.matrix, 3)) for c in agent.couplings),
+        constraints=constraints,
+        costs=costs,
+        x0=x0,
+    )

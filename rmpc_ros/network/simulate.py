@@ -33,13 +33,16 @@ class Trajectory:
     costs: Vector
 
 
-def simulate(design: NetworkDesign, w: list[Matrix], measured_disturbance: bool = False) -> Trajectory:
+def simulate(
+    design: NetworkDesign, w: list[Matrix], measured_disturbance: bool = False, stages: int | None = None
+) -> Trajectory:
     """Apply the policies to one sequence of unit disturbances per agent, w[i] (T, k).
 
     Parameters
     ----------
     measured_disturbance : agents read their own w instead of recovering it from their states; needed where E has more
         columns than rank (a market demand of several factors in one stock).
+    stages : simulate only the first stages; costs then cover what was simulated
 
     Raises
     ------
@@ -51,7 +54,7 @@ def simulate(design: NetworkDesign, w: list[Matrix], measured_disturbance: bool 
     u: list[list[Vector]] = [[] for _ in network.agents]
     known = [_Known(design, i, measured_disturbance) for i in range(len(network.agents))]
     signals: dict[SignalKey, list[Vector]] = {(i, s.name): [] for i, a in enumerate(network.agents) for s in a.signals}
-    for t in range(network.horizon):
+    for t in range(network.horizon if stages is None else stages):
         inputs = _inputs(design, known, [states[-1] for states in x], [seq[t] for seq in w], t)
         for i, agent in enumerate(network.agents):
             u[i].append(inputs[i])
@@ -174,7 +177,8 @@ def run_cost(agent: Agent, x: Matrix, u: Matrix) -> float:
     """The agent's cost of one realised trajectory x (T+1, nx), u (T, nu)."""
     total = 0.0
     for cost in agent.costs:
-        last = cost.last if cost.last is not None else (len(x) - 1 if cost.Mu is None else len(u) - 1)
+        end = len(x) - 1 if cost.Mu is None else len(u) - 1
+        last = end if cost.last is None else min(cost.last, end)
         for t in range(cost.first, last + 1):
             r = np.zeros(1)
             r = r + (at(cost.Mx, t) @ x[t] if cost.Mx is not None else 0.0)
@@ -225,7 +229,8 @@ def worst_violation(agent: Agent, x: Matrix, u: Matrix) -> float:
     """Largest excess over any private constraint along a trajectory (negative: the smallest margin)."""
     worst = -np.inf
     for c in agent.constraints:
-        last = c.last if c.last is not None else (len(x) - 1 if c.Hu is None else len(u) - 1)
+        end = len(x) - 1 if c.Hu is None else len(u) - 1
+        last = end if c.last is None else min(c.last, end)
         for t in range(c.first, last + 1):
             value = np.zeros(c.upper.size)
             value = value + (c.Hx @ x[t] if c.Hx is not None else 0.0) + (c.Hu @ u[t] if c.Hu is not None else 0.0)

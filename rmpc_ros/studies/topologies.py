@@ -113,10 +113,10 @@ def table(result: dict[str, Any]) -> Iterable[str]:
             yield f"{r['graph']:6} {r['agents']:3d}  local {mine['status']}, centralised {best['status']}"
             continue
         yield (
-            f"{r['graph']:6} {r['agents']:3d}  suboptimality {r['suboptimality_percent']:6.2f} %  centralised "
-            f"{best['solve_s']:8.2f} s  local {mine['parallel_s']:6.2f} s in parallel, {mine['total_cpu_s']:7.2f} s CPU "
-            f"in all  ->  {r['times_faster_parallel']:6.1f} x, {r['times_faster_total_cpu']:5.1f} x   agent "
-            f"{1e3 * mine['agent_s_per_iteration']:.1f} ms per iteration"
+            f"{r['graph']:6} {r['agents']:3d}  gap {r['suboptimality_percent']:6.2f} %  centralised "
+            f"{best['solve_s']:8.2f} s  local {mine['parallel_s']:6.2f} s in parallel ({r['times_faster_parallel']:.1f} x), "
+            f"{mine['total_cpu_s']:7.2f} s CPU in all ({r['times_faster_total_cpu']:.1f} x), "
+            f"{1e3 * mine['agent_s_per_iteration']:.1f} ms per agent and iteration"
         )
 
 
