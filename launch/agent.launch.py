@@ -6,10 +6,10 @@ promises with its neighbours wherever they run. Its journal outlives it: a new s
 
 from pathlib import Path
 
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 
+from launch import LaunchContext, LaunchDescription
 from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
 from rmpc_ros.nodes.launching import NAMESPACE, PLANT, node_action, plant_path, state_folder, value

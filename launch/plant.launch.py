@@ -9,14 +9,15 @@ import time
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from launch import LaunchContext, LaunchDescription
 from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
+from rmpc_ros.errors import ConfigError
 from rmpc_ros.nodes.launching import NAMESPACE, PLANT, node_action, plant_path, state_folder, value
 from rmpc_ros.run.command import parse_speed
 
@@ -67,7 +68,7 @@ def start_nodes(context: LaunchContext) -> list[Node]:
         run=run,
         namespace=namespace,
         speed=None if speed == "file" else parse_speed(speed),
-        duration=None if duration == "file" else float(duration),
+        duration=None if duration == "file" else parse_duration(duration),
         bag=Path(record).expanduser().resolve() if record else None,
         journals=state_folder() / time.strftime(f"{config.plant.name}-%Y%m%d-%H%M%S"),
     )
@@ -83,3 +84,20 @@ def start_nodes(context: LaunchContext) -> list[Node]:
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
     return [*(node_action(spec, **options.get(spec.kind, {})) for spec in specs), rviz]
+
+
+def parse_duration(word: str) -> float:
+    """Seconds of plant time.
+
+    Raises
+    ------
+    ConfigError
+        It is not a number above 0.
+    """
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"duration:={word}: give seconds of plant time above 0, or file")
+    return seconds

@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import Node
 
+from launch import LaunchContext
 from rmpc_ros.bringup import NodeSpec
 from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import ConfigError
