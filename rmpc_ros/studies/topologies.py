@@ -114,8 +114,8 @@ def table(result: dict[str, Any]) -> Iterable[str]:
             continue
         yield (
             f"{r['graph']:6} {r['agents']:3d}  gap {r['suboptimality_percent']:6.2f} %  centralised "
-            f"{best['solve_s']:8.2f} s  local {mine['parallel_s']:6.2f} s in parallel ({r['times_faster_parallel']:.1f} x), "
-            f"{mine['total_cpu_s']:7.2f} s CPU in all ({r['times_faster_total_cpu']:.1f} x), "
+            f"{best['solve_s']:8.2f} s  local {mine['parallel_s']:6.2f} s in parallel "
+            f"({r['times_faster_parallel']:.1f} x), {mine['total_cpu_s']:7.2f} s CPU in all ({r['times_faster_total_cpu']:.1f} x), "
             f"{1e3 * mine['agent_s_per_iteration']:.1f} ms per agent and iteration"
         )
 
