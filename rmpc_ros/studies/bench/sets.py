@@ -71,11 +71,11 @@ def family_times(settings: Settings) -> list[dict[str, Any]]:
                     row["note"] = str(error)
                 else:
                     # one direction first, so that building the solver's model is seen apart
-                    row["first_support_ms"], _ = timed(lambda s=fitted.set: s.support(directions[0]))
+                    row["first_support_ms"], _ = timed(lambda s=fitted.set, a=directions: s.support(a[0]))
                     count = len(directions)
                     if row["first_support_ms"] > 500:
                         count = 4
-                    total, _ = timed(lambda s=fitted.set, c=count: s.support(directions[:c]))
+                    total, _ = timed(lambda s=fitted.set, a=directions[:count]: s.support(a))
                     row["support_ms"] = total / count
                 rows.append(row)
     return rows
@@ -97,9 +97,9 @@ def counterpart_times(settings: Settings) -> dict[str, Any]:
         values: dict[str, list[float]] = {k: [] for k in spent}
         for uncertain in sets[1:]:
 
-            def resolve(u: Any = uncertain) -> float:
-                program.update([u] * n)
-                return float(profit @ program.solve())
+            def resolve(u: Any = uncertain, p: RobustProgram = program) -> float:
+                p.update([u] * n)
+                return float(profit @ p.solve())
 
             _record(spent, values, "resolve", resolve)
             solver = ConicProgram(None, *program.arrays())
