@@ -1,10 +1,12 @@
 """A plant file that is wrong gives one error that names file, line, key, value and what is allowed."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 from rmpc_ros.cli import main
 from rmpc_ros.config import load_plant, parse_plant, sections
@@ -301,3 +303,56 @@ def test_every_key_of_the_plant_file_is_documented() -> None:
         for key in kind.model_fields:
             where = realisation if kind is sections.Realisation else page
             assert f"`{key}`" in where or f"`{key}:" in where, f"{kind.__name__}.{key}"
+
+
+JUNK = [
+    None,
+    [],
+    {},
+    "x",
+    "",
+    -1,
+    0,
+    1e300,
+    float("nan"),
+    True,
+    [2, 1],
+    [1, 2, 3],
+    {"a": 1},
+    10**400,
+    "1 s",
+    [[1.0]],
+    "~/",
+]
+
+
+def keys_of(node: object, path: tuple = ()) -> list[tuple]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [p for key, value in items for p in [(*path, key), *keys_of(value, (*path, key))]]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_mangled_file_is_read_or_refused_in_one_line(seed: int) -> None:
+    """One random key is removed, replaced by junk, or joined by junk."""
+    generator = np.random.default_rng(seed)
+    yaml = YAML(typ="safe")
+    data = yaml.load(REACTOR)
+    *path, last = (paths := keys_of(data))[generator.integers(len(paths))]
+    junk = JUNK[generator.integers(len(JUNK))]
+    here = data
+    for key in path:
+        here = here[key]
+    match generator.integers(3), here:
+        case 0, _:
+            del here[last]
+        case 1, dict():
+            here[str(generator.choice(["new", "T1", "1x"]))] = junk
+        case _:
+            here[last] = junk
+    text = io.StringIO()
+    yaml.dump(data, text)
+    try:
+        parse_plant(text.getvalue(), "mangled.yaml")
+    except ConfigError as error:
+        assert str(error).startswith("mangled.yaml:")
+        assert "\n" not in str(error)

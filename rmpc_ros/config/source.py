@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
+import sys
+import types
+import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,6 +169,8 @@ def _plain(node: Any, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
             position = node.lc.item(n) if n in (node.lc.data or {}) else None
             lines[(*path, n)] = position[0] + 1 if position else lines.get(path, 1)
         return [_plain(value, (*path, n), lines) for n, value in enumerate(node)]
+    if isinstance(node, int) and abs(node) > sys.float_info.max:
+        return math.inf  # no number of ours: refused as one that is not finite
     for kind in (bool, int, float, str):  # the reader's own number and word types become the plain ones
         if isinstance(node, kind):
             return kind(node)
@@ -200,9 +206,6 @@ def _keys_at(root: type[BaseModel], path: KeyPath) -> list[str]:
 
 
 def _is_union(kind: Any) -> bool:
-    import types
-    import typing
-
     return isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
 
 
