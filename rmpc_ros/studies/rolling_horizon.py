@@ -36,11 +36,12 @@ def _network(settings: Settings) -> tuple[Network, Epigraph]:
 
 
 def run(settings: Settings, folder: Path) -> dict[str, Any]:
-    """The same random disturbances for both structures; the mean gap of the closed loops against that of the designs."""
+    """The same random disturbances for both structures; gap of the closed loops against that of the designs."""
     network, epigraph = _network(settings)
     rng = np.random.default_rng(settings["seed"])
     draws = [[a.disturbance.sample(rng, network.horizon) for a in network.agents] for _ in range(settings["runs"])]
-    rows, runs = [], {}
+    rows: list[dict[str, Any]] = []
+    runs: dict[str, list[RollingRun]] = {}
     for structure in ("centralised", "local"):
         first = design_network(network, structure, epigraph=epigraph)
         runs[structure] = [roll(network, structure, w, epigraph, first=first) for w in draws]
