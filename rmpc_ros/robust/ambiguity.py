@@ -6,7 +6,8 @@ Column-and-constraint generation with one epigraph variable per subset. By duali
 R(z) = min { t + lambda rho : sum_k p0_k lambda exp((z_k - t)/lambda) <= lambda }, in two forms (seed 001):
 
 - "plain" (eq. 15b): every iteration l has its own z^l and its own K exponential cones;
-- "fixed" (eq. 17):  z_k >= b'y_kl for all l, s_k >= lambda exp((z_k - t)/lambda), sum p0_k s_k <= lambda: K cones for ever.
+- "fixed" (eq. 17):  z_k >= b'y_kl for all l, s_k >= lambda exp((z_k - t)/lambda), sum p0_k s_k <= lambda:
+  always K cones.
 
 Integers in the first stage: the cones' outer approximation around HiGHS. A cut of the cones, with lambda and t
 eliminated, is w >= p'z with p the worst probabilities at some z, so cuts in z alone are exact (`kl.py`). With the
@@ -24,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from rmpc_ros.errors import DataError, NumericalError
+from rmpc_ros.robust.ccg import first_scenario
 from rmpc_ros.robust.kl import check_ball, worst_probabilities
 from rmpc_ros.robust.master import Master
 from rmpc_ros.robust.two_stage import IterationRecord, PolytopeUnion, TwoStageProblem, TwoStageResult
@@ -93,9 +95,7 @@ class ExpectedWorstCase:
         begin = time.perf_counter()
         n = self.problem.c.size
         for k in range(self.subsets):
-            start = self.union.polytopes[k].vertices()[0] if self.union.polytopes[k].is_box else None
-            part = start if start is not None else self.union.subset(k).atoms[0].lower
-            self._master.add(np.tile(part, self.union.steps), k)
+            self._master.add(first_scenario(self.union.subset(k)), k)
         self._cut(self._tuples[0], self.p0)
         log: list[IterationRecord] = []
         upper = np.inf
@@ -112,9 +112,7 @@ class ExpectedWorstCase:
                 reached = self._closed(lower, first + cost)
             upper = min(upper, first + cost)
             added = "stop" if reached else ("optimality" if np.isfinite(cost) else "feasibility")
-            log.append(
-                IterationRecord(iteration, lower, upper, added, self.search.count, time.perf_counter() - begin)
-            )
+            log.append(IterationRecord(iteration, lower, upper, added, self.search.count, time.perf_counter() - begin))
             if reached:
                 return self._result(x, lower, findings, log)
             if not self._extend(point, findings):
@@ -165,7 +163,7 @@ class ExpectedWorstCase:
         return fresh
 
     def _cut(self, groups: Sequence[int], p: Vector) -> None:
-        """w >= p'z over one tuple."""
+        """Append the row  w >= p'z  over one tuple."""
         row = np.zeros((1, self._master.columns))
         row[0, [self._master.z[g] for g in groups]] = p
         row[0, self._master.extra] = -1.0
@@ -202,7 +200,7 @@ class ExpectedWorstCase:
         if self._integers:
             program.set_bounds(self._integers, values, values)
         try:
-            if self.inner == "conic" and 0.0 < self.rho:
+            if self.inner == "conic" and self.rho > 0.0:
                 point = self._conic(values)
                 for groups in self._tuples:
                     z = point[[self._master.z[g] for g in groups]]

@@ -56,10 +56,9 @@ class ColumnConstraintGeneration:
         self.gap, self.max_iterations, self.keep = gap, max_iterations, keep
         self.search = WorstCaseSearch(problem, union, form, min(gap, 1e-6))
         self._master = Master(problem, gap=0.1 * self.gap)
-        self._last_found: list[int] = []
 
     def update(self, problem: TwoStageProblem) -> None:
-        """New h, first-stage cost, rows' limits and bounds (T, W, M, b, A as they were): the scenarios stay (warm start)."""
+        """New h, c, a and bounds of x (T, W, M, b, A as they were); the scenarios stay (warm start)."""
         self.problem = problem
         if len(self._master.scenarios) > self.keep:
             recent = [v for v, _ in self._master.scenarios[-self.keep :]]
@@ -80,7 +79,7 @@ class ColumnConstraintGeneration:
         Raises
         ------
         InfeasibleError
-            `details["scenarios"]`: a finite set of scenarios that no first stage survives; `details["rows"]`: which rows.
+            `details["scenarios"]`: finitely many scenarios that no first stage survives; `details["rows"]`: which rows.
         UnboundedError, NumericalError
         """
         begin = time.perf_counter()

@@ -29,7 +29,8 @@ def check_ball(p0: ArrayLike, rho: float) -> Vector:
         raise DataError(f"KL ball: p0 = {p.tolist()} must be non-negative with sum 1 (its sum is {p.sum():.12g})")
     if not (np.isfinite(rho) and rho >= 0):
         raise DataError(f"KL ball: rho = {rho}, allowed are finite values >= 0")
-    return p / p.sum()
+    out: Vector = p / p.sum()
+    return out
 
 
 def divergence(p: ArrayLike, p0: ArrayLike) -> float:
@@ -54,12 +55,13 @@ def worst_probabilities(z: ArrayLike, p0: ArrayLike, rho: float) -> Vector:
         return p
     ties = held & (values >= top - 1e-13 * max(1.0, abs(top)))
     if rho >= -np.log(p[ties].sum()):
-        return np.where(ties, p, 0.0) / p[ties].sum()
+        out: Vector = np.where(ties, p, 0.0) / p[ties].sum()
+        return out
 
     def tilt(log_scale: float) -> Vector:
         weights = p * np.exp(np.minimum((values - top) / (spread * np.exp(log_scale)), 0.0))
-        out: Vector = weights / weights.sum()
-        return out
+        tilted: Vector = weights / weights.sum()
+        return tilted
 
     low, high = -8.0, 8.0
     while divergence(tilt(high), p) > rho:

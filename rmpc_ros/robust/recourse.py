@@ -1,4 +1,4 @@
-"""Recourse at one point: Q(x, v) = min { b'y : W y <= h - T x - M v, bounds on y }, built once, right-hand side changed."""
+"""Recourse at one point: Q(x, v) = min { b'y : W y <= h - T x - M v, bounds on y }, built once."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 A convex program with d decision variables that holds for N independent samples violates a new one with probability at
 most eps, with confidence 1 - beta, if  sum_{i<d} C(N, i) eps^i (1-eps)^(N-i) <= beta  (Campi and Garatti 2008).
-Integers among the decisions: d becomes Helly's number minus one, (d_c + 1) 2^(d_i) - 1 (Calafiore, Lyons, Fagiano 2012).
+Integers among the decisions: d becomes Helly's number minus one, (d_c + 1) 2^(d_i) - 1 (Calafiore, Lyons and Fagiano
+2012).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def sample_size(dimension: int, epsilon: float, beta: float) -> int:
 
 
 def helly_dimension(continuous: int, integer: int) -> int:
-    """d that `sample_size` needs for `continuous` real and `integer` integer decisions."""
+    """Dimension that `sample_size` needs for `continuous` real and `integer` integer decisions."""
     return (continuous + 1) * 2**integer - 1 if integer else continuous
 
 

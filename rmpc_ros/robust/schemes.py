@@ -71,8 +71,6 @@ def solve_two_stage(
 
     match scheme:
         case "robust":
-            if False:
-                return ColumnConstraintGeneration(problem, union, **options).solve()
             return ColumnConstraintGeneration(problem, union, **options).solve()
         case "kl":
             return ExpectedWorstCase(problem, union, need("p0", p0), need("rho", rho), **options).solve()

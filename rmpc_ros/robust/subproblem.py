@@ -198,10 +198,10 @@ class DualSubproblem:
 
         rows, columns = np.nonzero(p.M)
         by_column: dict[int, list[tuple[int, float]]] = {k: [] for k in range(q)}
-        for i, k in zip(rows, columns, strict=True):
-            by_column[int(k)].append((int(i), -float(p.M[i, k])))
-        for k in range(q):
-            row([(start + k, 1.0), *by_column[k]], 0.0, 0.0)
+        for at, to in zip(rows.tolist(), columns.tolist(), strict=True):
+            by_column[to].append((at, -float(p.M[at, to])))
+        for product in range(q):
+            row([(start + product, 1.0), *by_column[product]], 0.0, 0.0)
         integer = list(range(self._pick, self._pick + picks))
         # share of g, coordinate, value (nan: the anchor), binary that switches it
         shares: list[int] = []
@@ -264,8 +264,8 @@ class DualSubproblem:
                 row(parts, 0.0, 0.0)
                 if self.anchored:
                     row(tau_parts, 0.0, 0.0)
-        i, j, value = zip(*entries, strict=True)
-        extra = sparse.csr_array((value, (i, j)), shape=(len(row_low), column))
+        at_row, at_column, coefficient = zip(*entries, strict=True)
+        extra = sparse.csr_array((coefficient, (at_row, at_column)), shape=(len(row_low), column))
         wide = sparse.hstack([dual.matrix, sparse.csr_array((dual.matrix.shape[0], column - start))])
         self._columns = column
         self._share, self._share_of = np.array(shares), np.array(share_of)

@@ -103,15 +103,16 @@ class TwoStageProblem:
         for name in ("c", "b", "T", "W", "M", "h", "A", "a"):
             if not np.all(np.isfinite(getattr(self, name))):
                 raise DataError(f"two-stage problem: {name} holds a value that is not finite")
-        for name, size in (("lower", c.size), ("upper", c.size), ("recourse_lower", b.size), ("recourse_upper", b.size)):
-            put(name, _vector(name, getattr(self, name), size))
+        for prefix, size in (("", c.size), ("recourse_", b.size)):
+            for name in (f"{prefix}lower", f"{prefix}upper"):
+                put(name, _vector(name, getattr(self, name), size))
         for low, high in (("lower", "upper"), ("recourse_lower", "recourse_upper")):
             crossed = np.flatnonzero(getattr(self, low) > getattr(self, high))
             if crossed.size:
                 raise DataError(f"two-stage problem: {low}[{crossed[0]}] is above {high}[{crossed[0]}]")
         for name, size in (("integer", c.size), ("recourse_integer", b.size), ("equality", h.size)):
             index = tuple(int(i) for i in getattr(self, name))
-            if index and not (0 <= min(index) and max(index) < size):
+            if any(not 0 <= i < size for i in index):
                 raise DataError(f"two-stage problem: {name} = {index}, allowed are 0..{size - 1}")
             put(name, index)
 
@@ -206,16 +207,16 @@ class Polytope:
         Raises
         ------
         SetError
-            More than 50 000 linear systems would have to be tried.
+            There are too many to list: more than 50 000 linear systems to try, or a box above 15 dimensions.
         """
         if self.is_box:
             lower, upper = self.bounds
+            if self.dim > 15:
+                raise SetError(f"a box in {self.dim} dimensions has 2^{self.dim} vertices: too many to list")
             return np.unique(np.array(list(product(*zip(lower, upper, strict=True)))), axis=0)
         rows, n = self.D.shape
         if comb(rows, n) > _MAX_VERTEX_SYSTEMS:
-            raise SetError(
-                f"polytope with {rows} rows in {n} dimensions: too many vertex candidates; use subproblem='kkt'"
-            )
+            raise SetError(f"polytope with {rows} rows in {n} dimensions: too many vertex candidates")
         found = []
         for pick in combinations(range(rows), n):
             square = self.D[list(pick)]
@@ -287,7 +288,8 @@ class PolytopeUnion:
     @property
     def dim(self) -> int:
         """Dimension of the stacked vector."""
-        return self.polytopes[0].dim * self.steps
+        width: int = self.polytopes[0].dim
+        return width * self.steps
 
     @property
     def count(self) -> int:
@@ -377,7 +379,7 @@ def _extreme(points: Matrix) -> set[int]:
 
 @dataclass(frozen=True)
 class IterationRecord:
-    """One line of the log: bounds after the iteration, what was added ("optimality", "feasibility", "bound", "stop")."""
+    """One line of the log: bounds after the iteration, what was added ("optimality", "feasibility" or "stop")."""
 
     iteration: int
     lower_bound: float

@@ -1,10 +1,10 @@
-"""Distributionally robust decisions over a Wasserstein ball (1-norm) around samples, by column-and-constraint generation.
+"""Distributionally robust decisions over a Wasserstein ball (1-norm) around samples.
 
     min c'x + max { E_P[Q(x, v)] : W_1(P, empirical) <= r, P on V }
   = min c'x + l r + (1/N) sum_n s_n   s.t.  s_n >= Q(x, v) - l norm1(v - v_n)  for all v in V,  l >= 0
 
-One mixed-integer program per sample finds its worst v; cuts s_n >= b'y - l norm1(v* - v_n) with a recourse copy of v*
-enter the master. On boxes the worst coordinate is an end of a piece or the sample's own value, so three candidates per
+Column-and-constraint generation: one mixed-integer program per sample finds its worst v; cuts s_n >= b'y - l norm1(v* - v_n) with a
+recourse copy of v* enter the master. On boxes the worst coordinate is an end of a piece or the sample's own value, so three candidates per
 coordinate are exact. Source: Mohajerin Esfahani and Kuhn (2018); seed 001, scheme 2 and its supplement.
 """
 
@@ -87,9 +87,7 @@ class WassersteinProgram:
                 reached = self._closed(lower, value)
             upper = min(upper, value)
             added = "stop" if reached else ("optimality" if np.isfinite(value) else "feasibility")
-            log.append(
-                IterationRecord(iteration, lower, upper, added, self.search.count, time.perf_counter() - begin)
-            )
+            log.append(IterationRecord(iteration, lower, upper, added, self.search.count, time.perf_counter() - begin))
             if reached:
                 proven = first + float(np.mean([f.bound for f in findings]))
                 worst = max(findings, key=lambda f: f.cost)

@@ -230,16 +230,16 @@ class WorstCaseSearch:
                     bounds = dual_bounds(self.problem, "cost", self._assumed)
             else:
                 bounds = dual_bounds(self.problem, "homogeneous")
-            self._models[mode] = DualSubproblem(
-                self.problem, self.union, mode, bounds, self._assumed, self._anchored
-            )
+            self._models[mode] = DualSubproblem(self.problem, self.union, mode, bounds, self._assumed, self._anchored)
         return self._models[mode]
 
     def _learn(self, x: Vector, subsets: Sequence[int] | None) -> None:
         """First bounds: multipliers at x over the ends of the (restricted) union."""
         rng = np.random.default_rng(0)
-        union = self.union if subsets is None else PolytopeUnion(
-            tuple(self.union.polytopes[k] for k in sorted(set(subsets))), self.union.steps
+        union = (
+            self.union
+            if subsets is None
+            else PolytopeUnion(tuple(self.union.polytopes[k] for k in sorted(set(subsets))), self.union.steps)
         )
         seen = [self.recourse(x, v).multipliers for v in union.sample(8, rng)]
         self._grow(np.max(np.abs(seen), axis=0))

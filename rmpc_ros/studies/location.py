@@ -1,7 +1,7 @@
 """Location and transport under demand subsets: robust, KL, Wasserstein, scenario, box (seed 001, case 2).
 
-Three sites, three customers (the benchmark of Zeng and Zhao 2013): open y_i (binary), capacity z_i <= 800 y_i; after the
-demand d_j = d0_j + 40 v_j is seen, ship x_ij. Without enough capacity there is no recourse: feasibility cuts matter.
+Three sites, three customers (the benchmark of Zeng and Zhao 2013): open y_i (binary), capacity z_i <= 800 y_i; after
+the demand d_j = d0_j + 40 v_j is seen, ship x_ij. Without enough capacity there is no recourse.
 
 Settings: scheme = robust | kl | wasserstein | scenario | box_robust; subsets = union | classic | 1 | 2 | 3 | 4; p0, rho
 ("kl"; p0 also draws samples); form = fixed | plain, inner = cuts | conic ("kl"); N, radius ("wasserstein"; N = 0 in
@@ -42,7 +42,7 @@ PUBLISHED = {"classic robust": 33680.0, "union robust": 36632.0, "union kl": 354
 
 
 def location_problem() -> TwoStageProblem:
-    """x = (open, capacity), y = shipments by site then customer."""
+    """Decisions x = (open, capacity), y = shipments by site then customer."""
     sites, customers = TRANSPORT.shape
     supply = np.kron(np.eye(sites), np.ones(customers))
     demand = np.kron(np.ones(sites), np.eye(customers))
