@@ -34,9 +34,11 @@ def check_successor(old: ForecastSet, new: ForecastSet, tolerance: float = 1e-7)
         return
     if new.step < old.step:
         raise PromiseError(f"'{new.agent}' sent a promise of step {new.step}; one of step {old.step} is in force")
-    count = new.horizon + 1
+    # A shorter new promise means its terminal box where the old one still has rows: compare those too.
+    count = max(new.horizon, old.step + old.horizon - new.step) + 1
     center, scale = old.window(new.step, count)
-    excess = np.abs(new.center - center) + new.scale - scale
+    new_center, new_scale = new.window(new.step, count)
+    excess = np.abs(new_center - center) + new_scale - scale
     excess = np.vstack([excess[1:], _terminal_excess(old, new)])
     relative = excess / np.maximum(old.terminal_scale, 1e-300)
     worst = np.unravel_index(int(np.argmax(relative)), relative.shape)

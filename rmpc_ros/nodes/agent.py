@@ -103,6 +103,7 @@ class AgentNode(ManagedNode):
         self.round = Round(self.spec.neighbours, self.wait)
         self.counts = dict.fromkeys(MODES, 0)
         self.late = 0
+        self._hole = -1  # step of a measurement with a number missing
         self._last: tuple[int, Any, Any] | None = None
         self._promise = self._first_promise()
         self._forecast.publish(convert.forecast_message(self._promise, self._stamp(), self.run))
@@ -155,10 +156,12 @@ class AgentNode(ManagedNode):
             heard = convert.measurement_from(message, self.peers, self._window(first_step=max(self.round.done, 0)))
         except MessageError as error:
             self.diagnostics.reject(str(error))
-            if not str(error).startswith("not finite"):
+            step = int(message.step)
+            if not str(error).startswith("not finite") or self._hole != step:
+                self._hole = step
                 return
-            # A sensor has dropped out: the step takes place, and the controller is told that it has no measurement.
-            heard = convert.Measurement(self.agent, int(message.step), np.full(len(self.layout.states), np.nan))
+            # Said twice (the plant asks again): a sensor has dropped out. The step takes place without a measurement.
+            heard = convert.Measurement(self.agent, step, np.full(len(self.layout.states), np.nan))
         if not self.round.own(heard.step, heard.values, time.monotonic()):
             self._repeat(heard.step)
             return

@@ -245,16 +245,17 @@ class PlantNode(ManagedNode):
             self._finish_step()
 
     def _is_old(self, name: str, message: Command, error: MessageError) -> bool:
-        """A late command of a silent agent, or a repeated one, is no fault of the message: it is ignored.
+        """A late command of a silent agent, or one repeated on request, is no fault: it is ignored, not refused.
 
-        Hearing it means that the agent lives: the next step waits for it.
+        Hearing a silent agent means that it lives: the next step waits for it.
         """
-        if not str(error).startswith("stale") or message.agent != name:
+        if not str(error).startswith("stale") or message.agent != name or message.run != self.peers.run:
             return False
         if name in self.silent:
             self.silent.discard(name)
             self._revived[name] = self.deadline
-        return True
+            return True
+        return name in self._revived or int(message.step) == self.k - 1
 
     def _finish_step(self) -> None:
         """Apply and advance; the next step follows at once or when its time comes."""

@@ -1,0 +1,248 @@
+"""Bad messages change nothing: the same inputs are applied, every one of them is refused and counted."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rmpc_ros.msg", reason="needs the package's messages (make setup)")
+
+import rclpy
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rmpc_ros.msg import Command, ForecastSet, Measurement
+
+from rmpc_ros import bringup
+from rmpc_ros.config import load_plant
+from rmpc_ros.errors import ConfigError
+from rmpc_ros.nodes import qos
+from rmpc_ros.nodes.agent import AgentNode
+from rmpc_ros.nodes.managed import ManagedNode
+from rmpc_ros.nodes.plant import PlantNode
+from rmpc_ros.nodes.process import make_executor, node_class
+
+pytestmark = pytest.mark.processes
+
+FILE = Path(__file__).parents[1] / "config" / "reactor_separator.yaml"
+STEPS = 12
+BASE = "/reactor_separator"
+NOISE = Callable[[int, PlantNode], None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ros() -> Iterator[None]:
+    from rmpc_ros.run.domain import Domain
+
+    with Domain() as domain, pytest.MonkeyPatch.context() as patch:
+        for key, value in domain.environment.items():
+            patch.setenv(key, value)
+        rclpy.init()
+        yield
+        rclpy.try_shutdown()
+
+
+def make(spec: bringup.NodeSpec, **changes: Any) -> ManagedNode:
+    parameters = {**spec.parameters, **changes}
+    return node_class(spec.kind)(
+        spec.name,
+        namespace=spec.namespace,
+        parameter_overrides=[Parameter(key, value=value) for key, value in parameters.items()],
+        use_global_arguments=False,
+    )
+
+
+def run(noise: Callable[[dict[str, Any]], NOISE] | None) -> tuple[np.ndarray, dict[str, ManagedNode]]:
+    """The whole plant in this process for some steps; `noise` speaks between them. Returns what was applied (k, nu)."""
+    config = load_plant(FILE)
+    specs = bringup.node_specs(config, FILE, run="r", duration=36.0 * STEPS, executor="single")
+    nodes = {spec.label: make(spec) for spec in specs if spec.kind in ("agent", "plant")}
+    plant = nodes["plant"]
+    assert isinstance(plant, PlantNode)
+    stranger = Node("stranger", namespace=BASE, use_global_arguments=False)
+    executor = make_executor("single")
+    for node in [*nodes.values(), stranger]:
+        executor.add_node(node)
+    assert all(node.start() for node in nodes.values())
+    speak = noise({"node": stranger}) if noise else None
+    applied, advance = [], plant.sim.step
+
+    def step(inputs: dict[str, np.ndarray], *more: Any) -> None:
+        applied.append(np.concatenate([inputs[name] for name in config.agents]))
+        advance(inputs, *more)
+        if speak:
+            speak(plant.k, plant)
+
+    plant.sim.step = step  # type: ignore[method-assign]
+    until = time.monotonic() + 60
+    while plant.exit_status is None and time.monotonic() < until:
+        executor.spin_once(timeout_sec=0.1)
+    for _ in range(200):  # what is still on its way
+        executor.spin_once(timeout_sec=0.0)
+    for node in nodes.values():
+        node.stop()
+    for node in [*nodes.values(), stranger]:
+        executor.remove_node(node)
+        node.destroy_node()
+    assert plant.exit_status == 0
+    return np.array(applied), nodes
+
+
+def flood(tools: dict[str, Any]) -> NOISE:
+    """Speaks on everybody's topics: good messages with one thing wrong each."""
+    node: Node = tools["node"]
+    command = node.create_publisher(Command, "reactor1/command", qos.STEP)
+    forecast = node.create_publisher(ForecastSet, "reactor2/forecast", qos.PROMISE)
+    measurement = node.create_publisher(Measurement, "separator/measurement", qos.STEP)
+    heard: dict[str, Any] = {}
+    node.create_subscription(Command, "reactor1/command", lambda m: heard.setdefault("command", m), qos.STEP)
+
+    def hear(message: ForecastSet) -> None:
+        if message.horizon:
+            heard.setdefault("forecast", message)
+
+    node.create_subscription(ForecastSet, "reactor2/forecast", hear, qos.PROMISE)
+
+    def wrong(kind: str, **changes: Any) -> Any:
+        message = copy.deepcopy(heard[kind])
+        for field, value in changes.items():
+            setattr(message, field, value)
+        return message
+
+    def speak(k: int, plant: PlantNode) -> None:
+        if not {"command", "forecast"} <= set(heard):
+            return
+        following = {"step": k + 1, "plan_step": k + 1}
+        for changes in (
+            {"values": [float("nan")], **following},
+            {"values": [1e9], **following},
+            {"values": [1.2e6, 1.2e6], **following},
+            {"agent": "reactor9", **following},
+            {"run": "yesterday", **following},
+            {"step": k + 50},
+            {"step": 0, "plan_step": 0} if k > 3 else {"step": k + 51},
+            {"names": ["Q7"], **following},
+            {"nominal_states": [0.0], **following},
+        ):
+            command.publish(wrong("command", **changes))
+        later = copy.deepcopy(heard["forecast"].header)
+        later.stamp.sec += 10_000_000
+        n = len(heard["forecast"].center)
+        one = [0.0] * len(heard["forecast"].names)
+        for changes in (
+            {"center": [float("inf")] * n},
+            {"scale": [-1.0] * n},
+            {"scale": [1.0]},
+            {"scale": [50.0] * n, "step": k},
+            {"horizon": 0, "center": one, "scale": one, "step": k},
+            {"period": 35.0},
+            {"agent": "reactor1"},
+            {"header": later},
+        ):
+            forecast.publish(wrong("forecast", **changes))
+        stray = Measurement(header=heard["command"].header, run="r", agent="separator", step=k + 1)
+        stray.names, stray.values = ["xA3", "xB3", "T3"], [float("nan")] * 3
+        measurement.publish(stray)
+
+    return speak
+
+
+def test_a_flood_of_bad_messages_changes_no_actuator_value_and_is_counted() -> None:
+    quiet, _ = run(None)
+    loud, nodes = run(flood)
+    assert quiet.shape == loud.shape == (STEPS, 3)
+    assert np.array_equal(quiet, loud)
+    refused = dict(nodes["plant"].diagnostics.rejected)
+    classes = {
+        "not finite",
+        "wrong value",
+        "wrong length",
+        "unknown agent",
+        "other run",
+        "future",
+        "stale",
+        "wrong names",
+    }
+    assert classes <= set(refused)
+    assert all(refused[c] >= 3 for c in classes)
+    for name in ("reactor1", "separator"):
+        heard = dict(nodes[name].diagnostics.rejected)
+        assert {"not finite", "wrong value", "wrong length", "unknown agent", "promise refused"} <= set(heard)
+    said = {s.name: s for s in nodes["plant"].diagnostics.statuses()}["/reactor_separator/plant: messages"]
+    assert int({v.key: v.value for v in said.values}["rejected"]) == sum(refused.values())
+
+
+def test_the_future_is_refused_once_the_clock_is_known() -> None:
+    _, nodes = run(flood)
+    assert nodes["reactor1"].diagnostics.rejected["future"] >= 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"plant": "nowhere.yaml"}, "cannot be read"),
+        ({"agent": "reactor9"}, "reactor9.*give one of reactor1, reactor2, separator"),
+    ],
+)
+def test_a_wrong_parameter_is_one_clear_error(changes: dict[str, str], words: str, capfd: Any) -> None:
+    spec = bringup.node_specs(load_plant(FILE), FILE, run="r")[0]
+    node = make(spec, **changes)
+    assert not node.start()
+    assert node.exit_status == 1
+    node.destroy_node()
+    import re
+
+    assert re.search(words, capfd.readouterr().err)
+
+
+def test_a_parameter_out_of_its_range_is_refused_with_what_is_allowed() -> None:
+    spec = bringup.node_specs(load_plant(FILE), FILE, run="r")[0]
+    with pytest.raises(ConfigError, match=r"timing = 'sometimes'; give one of lockstep, free"):
+        make(spec, timing="sometimes")
+    with pytest.raises(ConfigError, match=r"give a float from -1 to 600"):
+        make(spec, deadline=1e6)
+    with pytest.raises(ConfigError, match=r"give a str"):
+        make(spec, agent=7)
+
+
+def test_parameters_are_described_and_read_only() -> None:
+    node = make(bringup.node_specs(load_plant(FILE), FILE, run="r")[0])
+    assert isinstance(node, AgentNode)
+    for name in node.values:
+        descriptor = node.describe_parameter(name)
+        assert descriptor.description and descriptor.read_only
+    assert node.describe_parameter("deadline").floating_point_range[0].to_value == 600.0
+    node.destroy_node()
+
+
+def test_an_inactive_node_hears_and_does_nothing() -> None:
+    node = make(bringup.node_specs(load_plant(FILE), FILE, run="r")[0], autostart=False)
+    assert node.trigger_configure().name == "SUCCESS"
+    assert node._ears == []
+    assert node.trigger_activate().name == "SUCCESS"
+    assert len(node._ears) == 5  # two neighbours' promises and measurements, the own measurement
+    assert node.trigger_deactivate().name == "SUCCESS"
+    assert node._ears == []
+    node.trigger_shutdown()
+    node.destroy_node()
+
+
+def test_a_shorter_promise_may_not_hide_an_enlargement_behind_its_end() -> None:
+    from rmpc_ros.errors import PromiseError
+    from rmpc_ros.network.commitment import check_successor
+    from rmpc_ros.network.forecast import ForecastSet as Promise
+
+    def promise(step: int, horizon: int) -> Promise:
+        tube, box = np.full((horizon + 1, 1), 0.1), np.ones(1)
+        return Promise("a", step, 36.0, ("x",), 0 * tube, tube, 0 * box, box)
+
+    check_successor(promise(3, 5), promise(4, 4))  # ends where the old one ends
+    with pytest.raises(PromiseError, match="enlarged its promise for x at step 8"):
+        check_successor(promise(3, 5), promise(4, 3))
+    with pytest.raises(PromiseError, match="enlarged"):
+        check_successor(promise(3, 5), promise(3, 0))
