@@ -38,7 +38,7 @@ class FixedFeedback:
         x_spread = spread(pred, np.eye(nx))
         u_spread = np.vstack([np.zeros((nu, x_spread.shape[1])), spread(pred, model.K)[: (N - 1) * nu]])
         self._spread = np.vstack([np.zeros((N * nu, x_spread.shape[1])), x_spread, u_spread])
-        self._own_upper, self._own_lower = (
+        own_upper, own_lower = (
             np.concatenate(
                 [
                     np.zeros(N * nu),
@@ -49,8 +49,11 @@ class FixedFeedback:
             )
             for sign in (1.0, -1.0)
         )
+        bounds = np.zeros(N * (nu + nx))
+        self._upper = np.concatenate([bounds, np.tile(model.input_upper, N)]) - own_upper
+        self._lower = np.concatenate([bounds, np.tile(model.input_lower, N)]) + own_lower
         self._x_rows = slice(N * nu, N * (nu + nx))
-        self._u_upper, self._u_lower = np.tile(model.input_upper, N), np.tile(model.input_lower, N)
+        self._x_own_upper, self._x_own_lower = own_upper[self._x_rows], own_lower[self._x_rows]
         self._no_memory, self._no_width = np.zeros((0, 0, nu, nx)), np.zeros((N, nu))
 
     def solve(self) -> LocalPlan:
@@ -62,34 +65,40 @@ class FixedFeedback:
         """
         self.qp.update(*self.sides())
         solution = self.qp.solve()
-        return self.plan(solution.v, solution.objective, solution.iterations)
+        return self.plan(solution.v, solution.rows[self._x_rows], solution.objective, solution.iterations)
 
     def sides(self) -> tuple[Vector, Vector, Vector]:
         """Linear cost, upper and lower sides of the QP for the data in force; refreshes nominal motion and tube."""
         data = self.data
         self._moved = self._drive @ data.drive
-        widened = self._spread @ data.radius.ravel()
-        self._upper_tube, self._lower_tube = widened + self._own_upper, widened + self._own_lower
-        upper = np.concatenate([data.c_upper.ravel(), data.x_upper.ravel(), self._u_upper])
-        lower = np.concatenate([data.c_lower.ravel(), data.x_lower.ravel(), self._u_lower])
+        self._widened = self._spread @ data.widths
+        upper = data.upper + self._upper
         upper -= self._moved
-        upper -= self._upper_tube
+        upper -= self._widened
+        lower = data.lower + self._lower
         lower -= self._moved
-        lower += self._lower_tube
+        lower += self._widened
         return self._F @ data.known, upper, lower
 
-    def plan(self, v: Vector, objective: float = np.nan, iterations: int = 0) -> LocalPlan:
-        """Plan and tube that follow from the stacked inputs v (N nu,) and the data of the last `sides`."""
+    def plan(
+        self, v: Vector, states: Vector | None = None, objective: float = np.nan, iterations: int = 0
+    ) -> LocalPlan:
+        """Plan and tube that follow from the stacked inputs v (N nu,) and the data of the last `sides`.
+
+        `states` (N nx,) is what v adds to the states, where it is known already.
+        """
         N, nx, rows = self.N, self.model.nx, self._x_rows
         x = np.empty((N + 1, nx))
         x[0] = self.data.x
-        x[1:] = (self.prediction.x_v @ v + self._moved[rows]).reshape(N, nx)
+        flat = x.reshape(-1)[nx:]
+        np.add(self.prediction.x_v @ v if states is None else states, self._moved[rows], out=flat)
+        widened = self._widened[rows]
         return LocalPlan(
             v.reshape(N, -1),
             self._no_memory,
             x,
-            self._lower_tube[rows].reshape(N, nx),
-            self._upper_tube[rows].reshape(N, nx),
+            (widened + self._x_own_lower).reshape(N, nx),
+            (widened + self._x_own_upper).reshape(N, nx),
             self._no_width,
             objective,
             iterations,

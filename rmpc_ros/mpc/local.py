@@ -82,7 +82,9 @@ class StepData:
     x_lower, x_upper : (N, nx) own promise for t = k+1 .. k+N
     c_lower, c_upper : (N, nu) own promised deviation from the backup law for t = k .. k+N-1
     drive : (nx + N ng,) x and zeta as one vector, what moves the nominal states
+    widths : (N ng,) radius as one vector
     known : (nx + N ng + nx + nu,) drive and target as one vector, what moves the cost
+    upper, lower : (N nu + N nx + N nu,) the bounds as the rows of the problem want them: c, x, and zeros for u
     """
 
     def __init__(self, model: LocalModel, horizon: int) -> None:
@@ -93,13 +95,16 @@ class StepData:
         self.zeta = self.known[nx : nx + N * ng].reshape(N, ng)
         self.x_ref = self.known[nx + N * ng : 2 * nx + N * ng]
         self.u_ref = self.known[2 * nx + N * ng :]
-        self.radius = np.zeros((N, ng))
-        self.x_lower, self.x_upper = np.zeros((N, nx)), np.zeros((N, nx))
-        self.c_lower, self.c_upper = np.zeros((N, nu)), np.zeros((N, nu))
+        self.widths = np.zeros(N * ng)
+        self.radius = self.widths.reshape(N, ng)
+        self.upper, self.lower = np.zeros(N * (nu + nx + nu)), np.zeros(N * (nu + nx + nu))
+        c_part, x_part = slice(0, N * nu), slice(N * nu, N * (nu + nx))
+        self.c_lower, self.c_upper = self.lower[c_part].reshape(N, nu), self.upper[c_part].reshape(N, nu)
+        self.x_lower, self.x_upper = self.lower[x_part].reshape(N, nx), self.upper[x_part].reshape(N, nx)
 
     def copy_from(self, other: StepData) -> None:
         """Take over another step's data."""
-        for name in ("known", "radius", "x_lower", "x_upper", "c_lower", "c_upper"):
+        for name in ("known", "widths", "upper", "lower"):
             np.copyto(getattr(self, name), getattr(other, name))
 
 

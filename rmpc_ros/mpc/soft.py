@@ -51,4 +51,4 @@ class SoftBackup:
             np.concatenate([lower[:n], np.zeros(N), -free, lower[n + states :], lower[n : n + states]]),
         )
         solution = self.qp.solve()
-        return self.hard.plan(solution.v[:n], solution.objective, solution.iterations)
+        return self.hard.plan(solution.v[:n], None, solution.objective, solution.iterations)

@@ -218,9 +218,11 @@ class AgentDesign:
         values = np.concatenate([state, u])
         lower = np.concatenate([self.state_lower, self.input_lower])
         upper = np.concatenate([self.state_upper, self.input_upper])
+        limited = np.isfinite(lower) & np.isfinite(upper)
+        values, lower, upper = values[limited], lower[limited], upper[limited]
         margin = np.minimum(upper - values, values - lower) / ((upper - lower) / 2)
-        names = (*self.state_names, *self.input_names)
-        return {name: float(m) for name, m in zip(names, margin, strict=True) if np.isfinite(m)}
+        names = [name for name, has in zip((*self.state_names, *self.input_names), limited, strict=True) if has]
+        return dict(zip(names, margin.tolist(), strict=True))
 
 
 def _standing(

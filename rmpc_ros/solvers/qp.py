@@ -27,12 +27,13 @@ _DAQP_WORDS = {1: "optimal", 2: "soft optimal", -1: "infeasible", -2: "cycling",
 
 @dataclass(frozen=True)
 class QpSolution:
-    """A checked optimum: `v` (n,), objective, iterations, largest constraint violation found by the check."""
+    """A checked optimum: `v` (n,), objective, iterations, largest violation of a side, and the rows' values at v."""
 
     v: Vector
     objective: float
     iterations: int
     residual: float
+    rows: Vector
 
 
 class DenseQp:
@@ -62,23 +63,25 @@ class DenseQp:
         InfeasibleError
             A lower side exceeds its upper one.
         """
-        if (lower > upper).any():
-            row = int(np.argmax(lower - upper))
-            raise InfeasibleError(
-                f"the sides of row {row} cross: {lower[row]:.6g} > {upper[row]:.6g}; the tube is wider than its room",
-                "infeasible",
-                {"row": row},
-            )
         self.f, self.upper, self.lower = f, upper, lower
         if self._model is None:
-            self._model = daqp.Model()
-            self._model.settings = {"primal_tol": 1e-8}
-            flag, _ = self._model.setup(self.H, f, self.A, upper, lower, np.zeros(len(upper), np.int32))
-            if flag < 0:
-                self._model = None
-                raise NumericalError(f"DAQP refused the program (flag {flag})", str(flag))
+            model = daqp.Model()
+            model.settings = {"primal_tol": 1e-8}
+            flag, _ = model.setup(self.H, f, self.A, upper, lower, np.zeros(len(upper), np.int32))
+            if flag >= 0:
+                self._model = model
         else:
-            self._model.update(f=f, bupper=upper, blower=lower)
+            flag = self._model.update(f=f, bupper=upper, blower=lower)
+        if flag < 0:
+            row = int(np.argmax(lower - upper))
+            if lower[row] > upper[row]:
+                raise InfeasibleError(
+                    f"the sides of row {row} cross: {lower[row]:.6g} > {upper[row]:.6g}; "
+                    "the tube is wider than its room",
+                    "infeasible",
+                    {"row": row},
+                )
+            raise NumericalError(f"DAQP refused the data (flag {flag})", str(flag))
 
     def solve_raw(self) -> tuple[Vector, float, int, dict[str, Any]]:
         """Call the solver alone: (v, objective, flag, info), unchecked; for benchmarks."""
@@ -99,17 +102,19 @@ class DenseQp:
         if flag != 1:
             raise NumericalError(f"DAQP stopped with '{word}'", word)
         value = self._rows @ v
-        residual = float(max((value - self.upper).max(), (self.lower - value).max(), 0.0))
-        gradient = self.H @ v + self.f + self._transposed @ info["lam"]
-        stationarity = max(gradient.max(), -gradient.min())
-        limit = self.tolerance * (1.0 + max(self.f.max(), -self.f.min()))
+        residual = max(float((value - self.upper).max()), float((self.lower - value).max()), 0.0)
+        gradient = self.H @ v
+        gradient += self.f
+        gradient += self._transposed @ info["lam"]
+        stationarity = float(np.abs(gradient).max())
+        limit = self.tolerance * (1.0 + float(np.abs(self.f).max()))
         if not residual <= self.tolerance or not stationarity <= limit:
             raise NumericalError(
                 f"DAQP's point violates a row by {residual:.1e} and stationarity by {stationarity:.1e}",
                 "failed check",
                 {"residual": residual, "stationarity": stationarity},
             )
-        return QpSolution(v, float(objective), int(info["iterations"]), residual)
+        return QpSolution(v, objective, info["iterations"], residual, value)
 
 
 class SparseQp:
@@ -197,4 +202,4 @@ class SparseQp:
                 f"PIQP's point violates a row by {residual:.1e}", "failed check", {"residual": residual}
             )
         info = self._solver.result.info
-        return QpSolution(x, float(info.primal_obj), int(info.iter), residual)
+        return QpSolution(x, float(info.primal_obj), int(info.iter), residual, value)
