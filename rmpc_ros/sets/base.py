@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import cvxpy as cp
@@ -187,7 +187,7 @@ class UncertaintySet(ABC):
     def center(self) -> Vector:
         """A point well inside the set, (d,): the mean of the maximisers along the axes; families override."""
         axes = np.eye(self.dim)
-        return np.mean([self._optimum(a)[1] for a in np.vstack([axes, -axes])], axis=0)
+        return np.asarray(np.mean([self._optimum(a)[1] for a in np.vstack([axes, -axes])], axis=0))
 
     def scaled(self, factor: float) -> UncertaintySet:
         """The set scaled by `factor` >= 0 about its centre."""
@@ -206,9 +206,7 @@ class UncertaintySet(ABC):
             cost = np.concatenate([[-1.0], np.zeros(form.G.shape[1])])
             matrix = sparse.hstack([column, form.G], format="csc")
             rhs = form.h - form.F @ center
-            values[n] = _to_reachable_accuracy(
-                lambda t, m=matrix, c=cost, r=rhs: ConicProgram(None, c, m, r, form.cones, t).solve()
-            ).x[0]
+            values[n] = _to_reachable_accuracy(partial(_solve_once, cost, matrix, rhs, form.cones)).x[0]
         return self._shape(values, directions)
 
     def sample(self, count: int, rng: int | np.random.Generator, kind: Kind = "interior") -> Matrix:
@@ -311,6 +309,12 @@ def _to_reachable_accuracy(solve: Callable[[float], ConicSolution]) -> ConicSolu
         except NumericalError:
             continue
     return solve(1e-7)
+
+
+def _solve_once(
+    cost: Vector, matrix: sparse.csc_array, rhs: Vector, cones: tuple[Cone, ...], tolerance: float
+) -> ConicSolution:
+    return ConicProgram(None, cost, matrix, rhs, cones, tolerance).solve()
 
 
 def finite(name: str, value: ArrayLike, ndim: int) -> NDArray[np.float64]:

@@ -142,7 +142,7 @@ class Intersection(UncertaintySet):
     @cached_property
     def _center(self) -> Vector:
         """The common point nearest to the mean of the parts' centres."""
-        target = np.mean([p.center() for p in self.parts], axis=0)
+        target = np.asarray(np.mean([p.center() for p in self.parts], axis=0))
         if all(p.contains(target) for p in self.parts):
             return target
         form = self._form
@@ -168,7 +168,7 @@ class Intersection(UncertaintySet):
 
     def contains(self, points: ArrayLike, tolerance: float = 1e-7) -> NDArray[np.bool_]:
         """Membership in every part."""
-        return np.all([p.contains(points, tolerance) for p in self.parts], axis=0)
+        return np.asarray(np.all([p.contains(points, tolerance) for p in self.parts], axis=0))
 
     def parameters(self) -> dict[str, Any]:
         """The parts."""

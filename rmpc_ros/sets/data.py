@@ -16,9 +16,9 @@ from rmpc_ros.errors import DataError
 Matrix = NDArray[np.float64]
 
 
-def check_level(name: str, value: float) -> None:
+def check_level(name: str, value: object) -> None:
     """Refuse a probability outside (0, 1)."""
-    if isinstance(value, bool) or not np.isscalar(value) or not 0.0 < float(value) < 1.0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < 1.0:
         raise DataError(f"{name} = {value!r} is outside its range: give a number strictly between 0 and 1")
 
 

@@ -130,7 +130,8 @@ def forward_deviation(values: ArrayLike) -> float:
 
     `backward`: call with -values. Source: Bertsimas, Gupta, Kallus, section 6; Chen, Sim, Sun 2007.
     """
-    centred = np.asarray(values, float) - np.mean(values)
+    array: Vector = np.asarray(values, float)
+    centred = array - array.mean()
     spread = float(np.std(centred))
     grid = _grid(centred, spread)
 

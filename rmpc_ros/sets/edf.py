@@ -92,7 +92,7 @@ def lowest_ks(samples: int, G: float) -> Vector:
     q[1 : whole + 1] = 1 / samples
     if whole < samples:
         q[whole + 1] = max(1 - G - whole / samples, 0.0)
-    return q[::-1]
+    return np.asarray(q[::-1])
 
 
 def lowest_cvm(weights: Vector, G: float) -> Vector:

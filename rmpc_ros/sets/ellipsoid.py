@@ -60,7 +60,8 @@ class Ellipsoid(UncertaintySet):
 
     def norms(self, points: ArrayLike) -> Vector:
         """norm2(L^-1 (u - c)) of each row, (m, d) -> (m,)."""
-        return np.linalg.norm(np.linalg.solve(self.factor, (self._directions(points) - self._center).T), axis=0)
+        away = self._directions(points) - self._center
+        return np.asarray(np.linalg.norm(np.linalg.solve(self.factor, away.T), axis=0))
 
     def conic(self) -> ConicForm:
         """One second-order cone: (rho, L^-1 (u - c))."""

@@ -7,6 +7,7 @@ hold for every epsilon at once, so that the eps_j may also be optimised after se
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -80,8 +81,11 @@ def optimised_split(
         return even, base
     tiny = epsilon * 1e-4
 
+    def excess(j: int, t: float, share: float) -> float:
+        return margin(j, share) - t
+
     def needed(t: float) -> Vector:
-        return np.array([_smallest(lambda e, j=j: margin(j, e) - t, tiny, epsilon) for j in range(m)])
+        return np.array([_smallest(partial(excess, j, t), tiny, epsilon) for j in range(m)])
 
     top = min(margin(j, epsilon) for j in range(m))
     low, high, shares = base, max(top, base), even

@@ -1,7 +1,7 @@
 """A picture of every set family over the same data, and their sizes.
 
 Continuous families are fitted to a correlated, skewed cloud in two dimensions (independent components for `i` and `fb`,
-whose assumption it is), the families of a finite support to the same cloud rounded to a grid of four values.
+whose assumption it is), the families of a finite support to the same cloud rounded to a grid of nine values.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def clouds(count: int, seed: int) -> dict[str, Matrix]:
         [np.minimum(rng.exponential(1.0, count), 6.0), np.clip(rng.standard_normal(count), -4, 4)]
     )
     dependent = independent @ np.array([[1.0, 0.7], [0.0, 0.6]])
-    grid = np.column_stack([np.clip(np.round(column), 0, 1) for column in independent.T])
+    grid = np.clip(np.round(independent), [0.0, -1.0], [2.0, 1.0])
     return {"dependent": dependent, "independent": independent, "grid": grid}
 
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 
 from rmpc_ros.errors import DataError, SolverError
 from rmpc_ros.sets import load_families
+from rmpc_ros.sets.base import UncertaintySet
 from rmpc_ros.sets.budget import Budget
 from rmpc_ros.sets.counterpart import RobustProgram, RobustRow
 from rmpc_ros.sets.ellipsoid import Ellipsoid
@@ -32,6 +35,7 @@ from rmpc_ros.solvers.conic import ConicProgram
 from rmpc_ros.studies.registry import Settings, Study
 
 Matrix = NDArray[np.float64]
+Vector = NDArray[np.float64]
 
 
 def timed(function: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
@@ -65,17 +69,17 @@ def family_times(settings: Settings) -> list[dict[str, Any]]:
                 row: dict[str, Any] = {"family": family, "N": n, "d": d, "fit_ms": None, "support_ms": None, "note": ""}
                 try:
                     row["fit_ms"], fitted = timed(
-                        lambda f=family, x=data, p=parameters: fit_set(x, f, settings["epsilon"], 0.9, parameters=p)
+                        partial(fit_set, data, family, settings["epsilon"], 0.9, parameters=parameters)
                     )
                 except DataError as error:  # a refusal is a result: too few samples for this d
                     row["note"] = str(error)
                 else:
                     # one direction first, so that building the solver's model is seen apart
-                    row["first_support_ms"], _ = timed(lambda s=fitted.set, a=directions: s.support(a[0]))
+                    row["first_support_ms"], _ = timed(partial(fitted.set.support, directions[0]))
                     count = len(directions)
                     if row["first_support_ms"] > 500:
                         count = 4
-                    total, _ = timed(lambda s=fitted.set, a=directions[:count]: s.support(a))
+                    total, _ = timed(partial(fitted.set.support, directions[:count]))
                     row["support_ms"] = total / count
                 rows.append(row)
     return rows
@@ -83,48 +87,114 @@ def family_times(settings: Settings) -> list[dict[str, Any]]:
 
 def counterpart_times(settings: Settings) -> dict[str, Any]:
     """Re-solve after the set's data change, four ways, in one run."""
+    return {kind: _counterpart_times(kind, settings) for kind in ("ellipsoid", "budget")}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """max profit'x  s.t.  (A_j + sizes_j * u)'x <= b_j for all u, x >= 0."""
+
+    profit: Vector
+    A: Matrix
+    sizes: Matrix
+    b: Vector
+
+    def compile(self, uncertain: UncertaintySet) -> RobustProgram:
+        n = self.profit.size
+        rows = [
+            RobustRow(uncertain, np.diag(size), np.zeros(n), a, float(limit))
+            for a, size, limit in zip(self.A, self.sizes, self.b, strict=True)
+        ]
+        return RobustProgram(-self.profit, rows, None, np.zeros(n))
+
+    def resolve(self, program: RobustProgram, uncertain: UncertaintySet) -> float:
+        program.update([uncertain] * len(self.A))
+        return float(self.profit @ program.solve())
+
+    def bare(self, solver: ConicProgram) -> float:
+        return float(self.profit @ solver.solve().x[: self.profit.size])
+
+    def by_cvxpy(self, uncertain: UncertaintySet) -> float:
+        x = cp.Variable(self.profit.size, nonneg=True)
+        constraints = [
+            c
+            for a, size, limit in zip(self.A, self.sizes, self.b, strict=True)
+            for c in uncertain.counterpart(cp.multiply(size, x), limit - a @ x)
+        ]
+        problem = cp.Problem(cp.Maximize(self.profit @ x), constraints)
+        problem.solve(solver=cp.CLARABEL)
+        if problem.status != cp.OPTIMAL:
+            raise SolverError(f"cvxpy ended with '{problem.status}'", problem.status)
+        return float(problem.value)
+
+    def by_rsome(self, uncertain: Ellipsoid | Budget) -> float:
+        import rsome
+        from rsome import ro
+
+        n = self.profit.size
+        model = ro.Model()
+        x, z = model.dvar(n), model.rvar(n)
+        if isinstance(uncertain, Budget):
+            region: Any = (rsome.norm(z, "inf") <= 1, rsome.norm(z, 1) <= uncertain.budget)
+            u = uncertain.center() + uncertain.radius * z
+        else:
+            region = (rsome.norm(z, 2) <= uncertain.radius,)
+            u = uncertain.center() + uncertain.factor @ z
+        model.max(self.profit @ x)
+        for a, size, limit in zip(self.A, self.sizes, self.b, strict=True):
+            model.st(((a + size * u) @ x <= limit).forall(*region))
+        model.st(x >= 0)
+        if isinstance(uncertain, Budget):
+            model.solve(display=False)  # a linear program: its default solver
+        else:
+            from rsome import eco_solver
+
+            model.solve(eco_solver, display=False, log=False)
+        return float(model.get())
+
+
+def _counterpart_times(kind: str, settings: Settings) -> dict[str, Any]:
     n = settings["products"]
     rng = np.random.default_rng(settings["seed"])
-    profit, A, b = rng.uniform(1, 2, n), rng.uniform(0, 1, (n, n)), np.full(n, float(n))
-    sizes = rng.uniform(0.5, 1.5, (n, n))
-    out: dict[str, Any] = {}
-    for kind in ("ellipsoid", "budget"):
-        sets = [_random_set(kind, n, rng) for _ in range(settings["changes"])]
-        rows = [RobustRow(sets[0], np.diag(sizes[j]), np.zeros(n), A[j], float(b[j])) for j in range(n)]
-        program = RobustProgram(-profit, rows, None, np.zeros(n))
-        program.solve()
-        spent: dict[str, list[float]] = {k: [] for k in ("resolve", "bare", "cvxpy", "rsome")}
-        values: dict[str, list[float]] = {k: [] for k in spent}
-        for uncertain in sets[1:]:
-
-            def resolve(u: Any = uncertain, p: RobustProgram = program) -> float:
-                p.update([u] * n)
-                return float(profit @ p.solve())
-
-            _record(spent, values, "resolve", resolve)
-            solver = ConicProgram(None, *program.arrays())
-            _record(spent, values, "bare", lambda s=solver: float(profit @ s.solve().x[:n]))
-            _record(spent, values, "cvxpy", lambda u=uncertain: _by_cvxpy(profit, A, sizes, b, u))
-        solver_there = find_spec("rsome") and (kind == "budget" or find_spec("ecos"))
-        if solver_there:
-            for uncertain in sets[1 : 1 + settings["rsome_changes"]]:
-                _record(spent, values, "rsome", lambda u=uncertain: _by_rsome(profit, A, sizes, b, u))
-        medians = {f"{k}_ms": float(np.median(v)) if v else None for k, v in spent.items()}
-        out[kind] = {
-            **medians,
-            "resolve_over_bare": float(np.median(np.array(spent["resolve"]) / np.array(spent["bare"]))),
-            "cvxpy_over_resolve": float(np.median(np.array(spent["cvxpy"]) / np.array(spent["resolve"]))),
-            "rsome_over_resolve": medians["rsome_ms"] / medians["resolve_ms"] if spent["rsome"] else None,
-            "largest_difference": float(
-                max(
-                    np.max(np.abs(np.array(values[k]) - np.array(values["resolve"])[: len(values[k])]))
-                    for k in ("bare", "cvxpy", "rsome")
-                    if values[k]
-                )
-            ),
-            "rsome": "measured" if spent["rsome"] else "rsome (for the ellipsoid: with ecos) is not installed",
+    plan = _Plan(rng.uniform(1, 2, n), rng.uniform(0, 1, (n, n)), rng.uniform(0.5, 1.5, (n, n)), np.full(n, float(n)))
+    sets = [_random_set(kind, n, rng) for _ in range(settings["changes"] + 1)]
+    program = plan.compile(sets[0])
+    program.solve()
+    there = bool(find_spec("rsome")) and (kind == "budget" or bool(find_spec("ecos")))
+    spent: dict[str, list[float]] = {k: [] for k in ("resolve", "bare", "cvxpy", "rsome")}
+    values: dict[str, list[float]] = {k: [] for k in spent}
+    for count, uncertain in enumerate(sets[1:]):
+        # the bare solver gets the arrays of this change beforehand: neither writing nor building them is timed
+        plan.resolve(program, uncertain)
+        solver = ConicProgram(None, *program.arrays())
+        plan.resolve(program, sets[0])
+        calls: dict[str, Callable[[], float]] = {
+            "resolve": partial(plan.resolve, program, uncertain),
+            "bare": partial(plan.bare, solver),
+            "cvxpy": partial(plan.by_cvxpy, uncertain),
         }
-    return out
+        if there and count < settings["rsome_changes"]:
+            calls["rsome"] = partial(plan.by_rsome, uncertain)
+        for name, call in calls.items():
+            elapsed, value = timed(call)
+            spent[name].append(elapsed)
+            values[name].append(value)
+    resolve = np.array(spent["resolve"])
+    rsome_ms = float(np.median(spent["rsome"])) if spent["rsome"] else None
+    resolve_ms = float(np.median(resolve))
+    return {
+        "resolve_ms": resolve_ms,
+        "bare_ms": float(np.median(spent["bare"])),
+        "cvxpy_ms": float(np.median(spent["cvxpy"])),
+        "rsome_ms": rsome_ms,
+        "resolve_over_bare": float(np.median(resolve / np.array(spent["bare"]))),
+        "cvxpy_over_resolve": float(np.median(np.array(spent["cvxpy"]) / resolve)),
+        "rsome_over_resolve": None if rsome_ms is None else rsome_ms / resolve_ms,
+        "largest_difference": max(
+            float(np.max(np.abs(np.array(v) - np.array(values["resolve"][: len(v)])))) for v in values.values() if v
+        ),
+        "rsome": "measured" if there else "rsome (for the ellipsoid: with ecos) is not installed",
+    }
 
 
 def _random_set(kind: str, d: int, rng: np.random.Generator) -> Ellipsoid | Budget:
@@ -133,54 +203,6 @@ def _random_set(kind: str, d: int, rng: np.random.Generator) -> Ellipsoid | Budg
     if kind == "budget":
         return Budget(center, 2 * data.std(axis=0), np.sqrt(d))
     return Ellipsoid.from_shape(center, np.cov(data.T), 2.0)
-
-
-def _record(
-    spent: dict[str, list[float]], values: dict[str, list[float]], name: str, call: Callable[[], float]
-) -> None:
-    elapsed, value = timed(call)
-    spent[name].append(elapsed)
-    values[name].append(value)
-
-
-def _by_cvxpy(profit: Matrix, A: Matrix, sizes: Matrix, b: Matrix, uncertain: Ellipsoid | Budget) -> float:
-    x = cp.Variable(profit.size, nonneg=True)
-    constraints = [
-        c
-        for a, size, limit in zip(A, sizes, b, strict=True)
-        for c in uncertain.counterpart(cp.multiply(size, x), limit - a @ x)
-    ]
-    problem = cp.Problem(cp.Maximize(profit @ x), constraints)
-    problem.solve(solver=cp.CLARABEL)
-    if problem.status != cp.OPTIMAL:
-        raise SolverError(f"cvxpy ended with '{problem.status}'", problem.status)
-    return float(problem.value)
-
-
-def _by_rsome(profit: Matrix, A: Matrix, sizes: Matrix, b: Matrix, uncertain: Ellipsoid | Budget) -> float:
-    import rsome
-    from rsome import ro
-
-    n = profit.size
-    model = ro.Model()
-    x, z = model.dvar(n), model.rvar(n)
-    if isinstance(uncertain, Budget):
-        region: Any = (rsome.norm(z, "inf") <= 1, rsome.norm(z, 1) <= uncertain.budget)
-        u = uncertain.center() + uncertain.radius * z
-    else:
-        region = (rsome.norm(z, 2) <= uncertain.radius,)
-        u = uncertain.center() + uncertain.factor @ z
-    model.max(profit @ x)
-    for a, size, limit in zip(A, sizes, b, strict=True):
-        model.st(((a + size * u) @ x <= limit).forall(*region))
-    model.st(x >= 0)
-    if isinstance(uncertain, Budget):
-        model.solve(display=False)  # a linear program: its default solver
-    else:
-        from rsome import eco_solver
-
-        model.solve(eco_solver, display=False)
-    return float(model.get())
 
 
 def online_times(settings: Settings) -> dict[str, Any]:
