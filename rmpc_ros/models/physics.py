@@ -6,6 +6,7 @@ values.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from rmpc_ros.errors import ConfigError, NumericalError
 from rmpc_ros.models.nonlinear import NonlinearModel
 
+_LOG = logging.getLogger(__name__)
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
@@ -61,6 +63,10 @@ class Physics:
         entries = [nominal[k] * (theta[parameters.index(n)] if n in parameters else 1.0) for k, n in enumerate(names)]
         end = model.stepper(period).symbolic(x, u, d, ca.vertcat(*entries))
         function = ca.Function("F", [x, u, d, theta], [end])
+        try:
+            function = function.expand()  # scalar operations: several times faster, Jacobians included
+        except RuntimeError as error:
+            _LOG.debug("the one-step map of %s holds an implicit solve and stays as it is: %s", model.name, error)
         return Physics(
             model.name,
             model.state_names,
