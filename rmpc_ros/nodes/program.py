@@ -1,4 +1,4 @@
-"""What a node's program runs first and last: a signal ends it cleanly from the first moment on, and the end is quick."""
+"""What a node's program runs first and last: a signal ends it cleanly from the first moment on, and it ends quickly."""
 
 from __future__ import annotations
 
