@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from rmpc_ros.errors import NumericalError, SetError
-from rmpc_ros.sets.cones import dual_constraints, in_cones
+from rmpc_ros.sets.cones import cvxpy_constraints, dual_map, in_cones
 from rmpc_ros.solvers.conic import Cone, ConicProgram, ConicSolution
 
 Vector = NDArray[np.float64]
@@ -45,6 +45,26 @@ class ConicForm:
     F: sparse.csc_array
     G: sparse.csc_array
     h: Vector
+    cones: tuple[Cone, ...]
+
+
+@dataclass(frozen=True)
+class Epigraph:
+    """{ (a, t) : support(a) <= t } = { (a, t) : A a + b t + Y y + s = 0 for some y and s in K }.
+
+    What a robust row becomes in a program; the same remark on stored zeros holds.
+
+    Attributes
+    ----------
+    A : (m, d)
+    b : (m,)
+    Y : (m, k) columns of the multipliers (k may be 0)
+    cones : blocks of K in row order
+    """
+
+    A: sparse.csc_array
+    b: Vector
+    Y: sparse.csc_array
     cones: tuple[Cone, ...]
 
 
@@ -170,18 +190,31 @@ class UncertaintySet(ABC):
         return self._shape(inside, points)
 
     # -- counterparts -------------------------------------------------------------------------------------------------
+    def epigraph(self) -> Epigraph:
+        """Cones of support(a) <= t by duality: F'z = a, G'z = 0, h'z <= t, z in K*; families know shorter ones."""
+        form = self._form
+        d, k = form.F.shape[1], form.G.shape[1]
+        T, kinds = dual_map(form.cones)
+        ends = (d, k, 1, T.shape[0])
+        A = sparse.vstack([-sparse.eye_array(d), sparse.csc_array((sum(ends) - d, d))], format="csc")
+        b = np.concatenate([np.zeros(d + k), [-1.0], np.zeros(T.shape[0])])
+        Y = sparse.vstack([form.F.T, form.G.T, stored(form.h[None, :]), -T], format="csc")
+        return Epigraph(A, b, Y, (Cone("zero", d + k), Cone("nonnegative", 1), *kinds))
+
+    @cached_property
+    def _epigraph(self) -> Epigraph:
+        return self.epigraph()
+
     def counterpart(self, direction: cp.Expression, bound: cp.Expression | float) -> list[cp.Constraint]:
         """Convex constraints that hold iff support(direction) <= bound, for an affine (d,) expression.
 
-        By conic duality:  min { h'z : F'z = a, G'z = 0, z in K* } <= bound. For the fast path see
-        `counterpart.RobustProgram`, which uses the same data without a modelling language.
+        For the fast path see `counterpart.RobustProgram`, which uses the same cones without a modelling language.
         """
-        form = self._form
-        z = cp.Variable(form.h.size)
-        constraints: list[cp.Constraint] = [form.F.T @ z == direction, form.h @ z <= bound]
-        if form.G.shape[1]:
-            constraints.append(form.G.T @ z == 0)
-        return constraints + dual_constraints(z, form.cones)
+        form = self._epigraph
+        slack = -(form.A @ direction) - form.b * bound
+        if form.Y.shape[1]:
+            slack = slack - form.Y @ cp.Variable(form.Y.shape[1])
+        return cvxpy_constraints(slack, form.cones)
 
     # -- shape --------------------------------------------------------------------------------------------------------
     def center(self) -> Vector:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 from typing import Any, ClassVar
 
-import cvxpy as cp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from rmpc_ros.errors import SetError
-from rmpc_ros.sets.base import ConicForm, Kind, Matrix, UncertaintySet, Vector, _factor, finite
+from rmpc_ros.sets.base import ConicForm, Epigraph, Kind, Matrix, UncertaintySet, Vector, _factor, finite
 from rmpc_ros.solvers.conic import Cone
 
 
@@ -85,9 +84,17 @@ class Box(UncertaintySet):
         inside = np.all((rows >= self.lower - slack) & (rows <= self.upper + slack), axis=1)
         return self._shape(inside, points)
 
-    def counterpart(self, direction: cp.Expression, bound: cp.Expression | float) -> list[cp.Constraint]:
-        """C'a + r'abs(a) <= bound."""
-        return [self.center() @ direction + self.radius @ cp.abs(direction) <= bound]
+    def epigraph(self) -> Epigraph:
+        """Cones: y_i >= lower_i a_i, y_i >= upper_i a_i, sum y <= t."""
+        d = self.dim
+        low, high = (sparse.diags_array(v, format="csc") for v in (self.lower, self.upper))
+        one = sparse.csc_array(np.ones((1, d)))
+        return Epigraph(
+            sparse.vstack([low, high, sparse.csc_array((1, d))], format="csc"),
+            np.append(np.zeros(2 * d), -1.0),
+            sparse.vstack([-sparse.eye_array(d), -sparse.eye_array(d), one], format="csc"),
+            (Cone("nonnegative", 2 * d + 1),),
+        )
 
     def scaled(self, factor: float) -> Box:
         """Half-widths times factor."""

@@ -6,13 +6,12 @@ import itertools
 from math import comb
 from typing import Any, ClassVar
 
-import cvxpy as cp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from rmpc_ros.errors import SetError
-from rmpc_ros.sets.base import ConicForm, Matrix, UncertaintySet, Vector, _factor, finite, stored
+from rmpc_ros.sets.base import ConicForm, Epigraph, Matrix, UncertaintySet, Vector, _factor, finite, stored
 from rmpc_ros.solvers.conic import Cone
 
 
@@ -95,13 +94,19 @@ class Budget(UncertaintySet):
         inside = np.all(np.where(flat, away <= slack[:, None], z <= 1 + tolerance), axis=1)
         return self._shape(inside & (z.sum(axis=1) <= self.budget + tolerance * (1 + self.budget)), points)
 
-    def counterpart(self, direction: cp.Expression, bound: cp.Expression | float) -> list[cp.Constraint]:
-        """C'a + Gamma t + sum q <= bound with t + q_i >= r_i abs(a_i)."""
-        t, q = cp.Variable(nonneg=True), cp.Variable(self.dim, nonneg=True)
-        return [
-            self._center @ direction + self.budget * t + cp.sum(q) <= bound,
-            t + q >= cp.multiply(self.radius, cp.abs(direction)),
-        ]
+    def epigraph(self) -> Epigraph:
+        """Cones: y = (tau, q) >= 0 with tau + q_i >= r_i abs(a_i), c'a + Gamma tau + sum q <= t."""
+        d = self.dim
+        spread, eye = sparse.diags_array(self.radius, format="csc"), sparse.eye_array(d)
+        rest = sparse.csc_array((d + 1, d))
+        minus = sparse.hstack([sparse.csc_array(-np.ones((d, 1))), -eye])
+        last = stored(np.append(self.budget, np.ones(d))[None, :])
+        return Epigraph(
+            sparse.vstack([spread, -spread, rest, stored(self._center[None, :])], format="csc"),
+            np.append(np.zeros(3 * d + 1), -1.0),
+            sparse.vstack([minus, minus, -sparse.eye_array(d + 1), last], format="csc"),
+            (Cone("nonnegative", 3 * d + 2),),
+        )
 
     def scaled(self, factor: float) -> Budget:
         """Radius times factor; the budget stays."""

@@ -72,16 +72,16 @@ def dual_map(cones: Sequence[Cone]) -> tuple[sparse.csc_array, tuple[Cone, ...]]
     return sparse.block_diag(blocks, format="csc"), tuple(kinds)
 
 
-def dual_constraints(z: cp.Variable, cones: Sequence[Cone]) -> list[cp.Constraint]:
-    """The cvxpy constraints of z in K*; exponential blocks are gathered in one constraint."""
+def cvxpy_constraints(s: cp.Expression, cones: Sequence[Cone]) -> list[cp.Constraint]:
+    """The cvxpy constraints of s in K for an affine s; exponential blocks are gathered in one constraint."""
     out: list[cp.Constraint] = []
     exponential: list[int] = []
     start = 0
     for cone in cones:
-        part = z[start : start + cone.rows]
+        part = s[start : start + cone.rows]
         match cone.kind:
             case "zero":
-                pass
+                out.append(part == 0)
             case "nonnegative":
                 out.append(part >= 0)
             case "second_order":
@@ -100,5 +100,5 @@ def dual_constraints(z: cp.Variable, cones: Sequence[Cone]) -> list[cp.Constrain
         start += cone.rows
     if exponential:
         at = np.array(exponential)
-        out.append(cp.ExpCone(z[at] - z[at + 1], -z[at], z[at + 2]))
+        out.append(cp.ExpCone(s[at], s[at + 1], s[at + 2]))
     return out

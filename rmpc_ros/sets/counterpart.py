@@ -2,9 +2,9 @@
 
     min c'x   s.t.   (A_j x + a_j)'u + g_j'x <= b_j  for all u in U_j,      E x = e,      lower <= x <= upper
 
-Each robust row becomes, by conic duality (base.py), with the set's F, G, h and cones K:
+Each robust row becomes the cones of its set's epigraph (base.py) at direction A_j x + a_j and bound b_j - g_j'x:
 
-    F'z_j = A_j x + a_j,   G'z_j = 0,   h'z_j + g_j'x <= b_j,   z_j in K*
+    E_A (A_j x + a_j) + E_b (b_j - g_j'x) + Y y_j + s_j = 0,   s_j in K
 
 New data of the same family and size keep the sparsity pattern, so that `update` writes numbers into the solver and
 nothing is built again.
@@ -20,8 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from rmpc_ros.errors import SetError
-from rmpc_ros.sets.base import ConicForm, UncertaintySet
-from rmpc_ros.sets.cones import dual_map
+from rmpc_ros.sets.base import Epigraph, UncertaintySet
 from rmpc_ros.solvers.conic import Cone, ConicProgram, ConicSolution
 
 Vector = NDArray[np.float64]
@@ -70,42 +69,41 @@ class RobustProgram:
     ) -> None:
         c = np.asarray(cost, float)
         n = self._n = c.size
-        self._forms = [row.uncertain.conic() for row in rows]
-        blocks = _Blocks()
-        # zero cone first: duality equalities and E x = e
-        start = n
-        starts = []
-        for form in self._forms:
-            starts.append(start)
-            start += form.h.size
-        size = start
-        row_at = 0
-        rhs: list[Vector] = []
-        for row, form, z in zip(rows, self._forms, starts, strict=True):
-            d, k = form.F.shape[1], form.G.shape[1]
+        self._rows = tuple(rows)
+        self._forms = [row.uncertain.epigraph() for row in rows]
+        self._blocks = _Blocks()
+        self._places: list[tuple[Index, Index]] = []
+        cones: list[Cone] = []
+        row_at, column_at = 0, n
+        for row, form in zip(rows, self._forms, strict=True):
+            d = form.A.shape[1]
             if np.shape(row.A) != (d, n) or np.shape(row.a) != (d,) or np.shape(row.g) != (n,):
                 raise SetError(
                     f"a robust row over a set of dimension {d} and {n} variables has A {np.shape(row.A)}, "
                     f"a {np.shape(row.a)}, g {np.shape(row.g)}"
                 )
-            blocks.transposed(form.F, row_at, z)
-            blocks.fixed(-np.asarray(row.A, float), row_at, 0)
-            rhs.append(np.asarray(row.a, float))
-            blocks.transposed(form.G, row_at + d, z)
-            rhs.append(np.zeros(k))
-            row_at += d + k
+            active = _active(form)
+            touched = _ones(form.A) @ (row.A != 0).astype(float) + np.outer(form.b != 0, row.g != 0)
+            i, j = np.nonzero(touched[active])
+            places = i.astype(np.int64), j.astype(np.int64)
+            self._places.append(places)
+            head = _Head(form.A[active].toarray(), form.b[active])
+            self._blocks.add(row_at + active[places[0]], places[1], head.entries(row, places))
+            spread = np.repeat(np.arange(form.Y.shape[1]), np.diff(form.Y.indptr))
+            self._blocks.add(row_at + form.Y.indices, column_at + spread, form.Y.data)
+            row_at += form.A.shape[0]
+            column_at += form.Y.shape[1]
+            cones.extend(form.cones)
+        self._robust_rows, size = row_at, column_at
+        blocks, rhs = self._blocks, [_right_side(row, form) for row, form in zip(rows, self._forms, strict=True)]
         if equality is not None:
             E, e = np.atleast_2d(np.asarray(equality[0], float)), np.atleast_1d(np.asarray(equality[1], float))
-            blocks.fixed(E, row_at, 0)
+            i, j = np.nonzero(E)
+            blocks.add(row_at + i, j, E[i, j])
             rhs.append(e)
             row_at += e.size
-        cones = [Cone("zero", row_at)] if row_at else []
+            cones.append(Cone("zero", e.size))
         first = row_at
-        for row, form, z in zip(rows, self._forms, starts, strict=True):
-            blocks.dense_row(form.h, row_at, z)
-            blocks.fixed(np.asarray(row.g, float)[None, :], row_at, 0)
-            rhs.append(np.array([float(row.b)]))
-            row_at += 1
         for bound, sign in ((upper, 1.0), (lower, -1.0)):
             if bound is None:
                 continue
@@ -114,18 +112,12 @@ class RobustProgram:
             blocks.add(row_at + np.arange(at.size), at, np.full(at.size, sign))
             rhs.append(sign * limit[at])
             row_at += at.size
-        cones.append(Cone("nonnegative", row_at - first))
-        for form, z in zip(self._forms, starts, strict=True):
-            T, kinds = dual_map(form.cones)
-            entries = sparse.coo_array(-T)
-            blocks.add(row_at + entries.row, z + entries.col, entries.data)
-            rhs.append(np.zeros(T.shape[0]))
-            row_at += T.shape[0]
-            cones.extend(kinds)
-        self._blocks = blocks
+        if row_at > first:
+            cones.append(Cone("nonnegative", row_at - first))
         matrix = blocks.compile(row_at, size)
+        self._rhs = np.concatenate(rhs)
         self._cost = np.concatenate([c, np.zeros(size - n)])
-        self._program = ConicProgram(None, self._cost, matrix, np.concatenate(rhs), _merged(cones), tolerance)
+        self._program = ConicProgram(None, self._cost, matrix, self._rhs, _merged(cones), tolerance)
 
     def update(self, sets: Sequence[UncertaintySet]) -> None:
         """New sets for all robust rows, in order.
@@ -137,23 +129,25 @@ class RobustProgram:
         """
         if len(sets) != len(self._forms):
             raise SetError(f"{len(sets)} sets for {len(self._forms)} robust rows")
-        known: dict[int, ConicForm] = {}
-        values = []
-        for n, (uncertain, old) in enumerate(zip(sets, self._forms, strict=True)):
-            form = (
-                known.setdefault(id(uncertain), uncertain.conic())
-                if id(uncertain) not in known
-                else known[id(uncertain)]
-            )
+        known: dict[int, tuple[Epigraph, _Head]] = {}
+        rhs = []
+        for n, (uncertain, old, row) in enumerate(zip(sets, self._forms, self._rows, strict=True)):
+            if id(uncertain) not in known:
+                form = uncertain.epigraph()
+                active = _active(form)
+                known[id(uncertain)] = form, _Head(form.A[active].toarray(), form.b[active])
+            form, head = known[id(uncertain)]
             if not _same_pattern(form, old):
                 raise SetError(
                     f"robust row {n + 1}: the new set of family '{uncertain.family}' has another pattern than the one "
                     "compiled; build a new RobustProgram"
                 )
-            values.append(form)
-        self._blocks.refill(values)
-        self._forms = values
-        self._program.update(values=self._blocks.data())
+            self._blocks.refill(2 * n, head.entries(row, self._places[n]))
+            self._blocks.refill(2 * n + 1, form.Y.data)
+            rhs.append(_right_side(row, form))
+            self._forms[n] = form
+        self._rhs[: self._robust_rows] = np.concatenate(rhs)
+        self._program.update(values=self._blocks.data(), rhs=self._rhs)
 
     def solve(self) -> Vector:
         """Optimal x (n,), checked by the solver access.
@@ -174,33 +168,46 @@ class RobustProgram:
         return self._program.solve()
 
 
+def _active(form: Epigraph) -> Index:
+    """Rows of an epigraph in which the direction or the bound appears."""
+    return np.union1d(form.A.indices, np.flatnonzero(form.b)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """Active rows of E_A and E_b, dense: once for all robust rows over one set."""
+
+    A: NDArray[np.float64]
+    b: Vector
+
+    def entries(self, row: RobustRow, places: tuple[Index, Index]) -> Vector:
+        """Entries of E_A A_j - E_b g_j' at the places of its pattern."""
+        return np.asarray((self.A @ row.A - np.outer(self.b, row.g))[places])
+
+
+def _right_side(row: RobustRow, form: Epigraph) -> Vector:
+    return np.asarray(-(form.A @ row.a) - form.b * row.b)
+
+
+def _ones(matrix: sparse.csc_array) -> sparse.csc_array:
+    return sparse.csc_array((np.ones_like(matrix.data), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
 class _Blocks:
-    """Entries of a sparse matrix in a fixed order; those that come from sets can be refilled."""
+    """Entries of a sparse matrix, block by block in a fixed order; a block's values can be refilled."""
 
     def __init__(self) -> None:
         self._rows: list[Index] = []
         self._columns: list[Index] = []
         self._values: list[Vector] = []
-        self._from_sets: list[int] = []
 
     def add(self, rows: ArrayLike, columns: ArrayLike, values: ArrayLike) -> None:
         self._rows.append(np.asarray(rows, np.int64))
         self._columns.append(np.asarray(columns, np.int64))
         self._values.append(np.asarray(values, float))
 
-    def fixed(self, block: NDArray[np.float64], row: int, column: int) -> None:
-        i, j = np.nonzero(block)
-        self.add(row + i, column + j, block[i, j])
-
-    def transposed(self, matrix: sparse.csc_array, row: int, column: int) -> None:
-        self._from_sets.append(len(self._values))
-        self.add(
-            row + np.repeat(np.arange(matrix.shape[1]), np.diff(matrix.indptr)), column + matrix.indices, matrix.data
-        )
-
-    def dense_row(self, values: Vector, row: int, column: int) -> None:
-        self._from_sets.append(len(self._values))
-        self.add(np.full(values.size, row), column + np.arange(values.size), values)
+    def refill(self, block: int, values: Vector) -> None:
+        self._values[block] = values
 
     def compile(self, rows: int, columns: int) -> sparse.csc_array:
         i, j = np.concatenate(self._rows), np.concatenate(self._columns)
@@ -211,30 +218,26 @@ class _Blocks:
     def data(self) -> Vector:
         return np.concatenate(self._values)[self._order]
 
-    def refill(self, forms: Sequence[ConicForm]) -> None:
-        places = iter(self._from_sets)
-        for form in forms:
-            self._values[next(places)] = form.F.data
-            self._values[next(places)] = form.G.data
-        for form in forms:
-            self._values[next(places)] = form.h
 
-
-def _same_pattern(new: ConicForm, old: ConicForm) -> bool:
+def _same_pattern(new: Epigraph, old: Epigraph) -> bool:
     if new is old:
         return True
-    return new.cones == old.cones and all(
-        a.shape == b.shape and np.array_equal(a.indptr, b.indptr) and np.array_equal(a.indices, b.indices)
-        for a, b in ((new.F, old.F), (new.G, old.G))
+    return (
+        new.cones == old.cones
+        and np.array_equal(new.b, old.b)
+        and all(
+            a.shape == b.shape and np.array_equal(a.indptr, b.indptr) and np.array_equal(a.indices, b.indices)
+            for a, b in ((new.A, old.A), (new.Y, old.Y))
+        )
     )
 
 
 def _merged(cones: Sequence[Cone]) -> list[Cone]:
-    """Neighbouring nonnegative blocks as one: fewer, larger blocks are quicker."""
+    """Neighbouring blocks of equalities or inequalities as one: fewer, larger blocks are quicker."""
     out: list[Cone] = []
     for cone in cones:
-        if out and cone.kind == out[-1].kind == "nonnegative":
-            out[-1] = Cone("nonnegative", out[-1].size + cone.size)
+        if out and cone.kind == out[-1].kind and cone.kind in ("zero", "nonnegative"):
+            out[-1] = Cone(cone.kind, out[-1].size + cone.size)
         else:
             out.append(cone)
     return out

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import cvxpy as cp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, sparse, stats
 
 from rmpc_ros.errors import SetError
-from rmpc_ros.sets.base import ConicForm, Matrix, UncertaintySet, Vector, finite
+from rmpc_ros.sets.base import ConicForm, Epigraph, Matrix, UncertaintySet, Vector, finite, stored
 from rmpc_ros.sets.bootstrap import resample_counts, resamples_for, upper_value
 from rmpc_ros.sets.certificate import FittedSet
 from rmpc_ros.sets.fit import FitOptions, component_level, fitter, need_samples
@@ -100,11 +99,27 @@ class DeviationSet(UncertaintySet):
         over, under = np.maximum(rows - self.mf, 0) / self.sf, np.maximum(self.mb - rows, 0) / self.sb
         return self._shape(np.sqrt(np.sum(over**2 + under**2, axis=1)) <= self._rho * (1 + tolerance), points)
 
-    def counterpart(self, direction: cp.Expression, bound: cp.Expression | float) -> list[cp.Constraint]:
-        """Closed form with a = p - q, p, q >= 0."""
-        p, q = cp.Variable(self.dim, nonneg=True), cp.Variable(self.dim, nonneg=True)
-        spread = cp.norm2(cp.hstack([cp.multiply(self.sf, p), cp.multiply(self.sb, q)]))
-        return [direction == p - q, self.mf @ p - self.mb @ q + self._rho * spread <= bound]
+    def epigraph(self) -> Epigraph:
+        """Cones: y = (p, q, w): a = p - q, p, q >= 0, mf'p - mb'q + rho w <= t, norm2(sf p, sb q) <= w."""
+        d, eye = self.dim, sparse.eye_array(self.dim)
+        none, gap = sparse.csc_array((d, d)), sparse.csc_array((d, 1))
+        row = sparse.csc_array((1, d))
+        Y = sparse.block_array(
+            [
+                [-eye, eye, gap],
+                [-eye, none, gap],
+                [none, -eye, gap],
+                [stored(self.mf[None, :]), stored(-self.mb[None, :]), sparse.csc_array([[self._rho]])],
+                [row, row, sparse.csc_array([[-1.0]])],
+                [-sparse.diags_array(self.sf), none, gap],
+                [none, -sparse.diags_array(self.sb), gap],
+            ],
+            format="csc",
+        )
+        A = sparse.vstack([eye, sparse.csc_array((Y.shape[0] - d, d))], format="csc")
+        b = np.zeros(Y.shape[0])
+        b[3 * d] = -1.0
+        return Epigraph(A, b, Y, (Cone("zero", d), Cone("nonnegative", 2 * d + 1), Cone("second_order", 2 * d + 1)))
 
     def parameters(self) -> dict[str, Any]:
         """Mean bounds, deviations, epsilon."""
@@ -162,7 +177,7 @@ def resampled_deviations(values: Vector, counts: Matrix) -> Vector:
     gain = np.where(bend < 0, -((right - left) ** 2) / np.where(bend < 0, 8 * bend, 1.0), 0.0)
     variances = counts @ centred**2 / n - means**2
     peak = np.maximum(np.max(heights, axis=1), np.minimum(mid + gain, mid * 1.01))
-    return np.sqrt(np.maximum(np.maximum(peak, variances), 0.0))
+    return np.asarray(np.sqrt(np.maximum(np.maximum(peak, variances), 0.0)))
 
 
 def bootstrap_deviations(values: Vector, level: float, counts: Matrix) -> tuple[float, float]:

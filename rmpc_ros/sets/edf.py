@@ -110,7 +110,7 @@ def lowest_cvm(weights: Vector, G: float) -> Vector:
 
     def point(log_mu: float) -> Vector:
         fit = optimize.isotonic_regression(c - w / np.exp(log_mu)).x
-        return np.clip(fit, 0.0, 1.0)
+        return np.asarray(np.clip(fit, 0.0, 1.0))
 
     low, high = -20.0, 30.0
     if float(np.sum((point(low) - c) ** 2)) <= room:
@@ -121,7 +121,7 @@ def lowest_cvm(weights: Vector, G: float) -> Vector:
             low = middle
         else:
             high = middle
-    return point(high)
+    return np.asarray(point(high))
 
 
 def region(test: str, samples: int, G: float) -> tuple[sparse.csc_array, Vector, tuple[Cone, ...]]:

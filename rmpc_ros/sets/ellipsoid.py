@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import cvxpy as cp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from rmpc_ros.errors import SetError
-from rmpc_ros.sets.base import ConicForm, Matrix, UncertaintySet, Vector, _factor, finite, stored
+from rmpc_ros.sets.base import ConicForm, Epigraph, Matrix, UncertaintySet, Vector, _factor, finite, stored
 from rmpc_ros.solvers.conic import Cone
 
 
@@ -90,9 +89,18 @@ class Ellipsoid(UncertaintySet):
         """norm2(L^-1 (u - c)) <= rho."""
         return self._shape(self.norms(points) <= self.radius + tolerance * (1 + self.radius), points)
 
-    def counterpart(self, direction: cp.Expression, bound: cp.Expression | float) -> list[cp.Constraint]:
-        """C'a + rho norm2(L'a) <= bound."""
-        return [self._center @ direction + self.radius * cp.norm2(self.factor.T @ direction) <= bound]
+    def epigraph(self) -> Epigraph:
+        """(t - c'a, rho L'a) in the second-order cone."""
+        d = self.dim
+        above = np.triu_indices(d, 1)
+        # a triangular factor (a Cholesky factor) keeps its zeros out of the pattern
+        turned = sparse.csc_array(self.factor.T) if not np.any(self.factor[above]) else stored(self.factor.T)
+        return Epigraph(
+            sparse.vstack([stored(self._center[None, :]), -self.radius * turned], format="csc"),
+            np.append(-1.0, np.zeros(d)),
+            sparse.csc_array((d + 1, 0)),
+            (Cone("second_order", d + 1),),
+        )
 
     def scaled(self, factor: float) -> Ellipsoid:
         """Radius times factor."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import cvxpy as cp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from rmpc_ros.errors import SetError
-from rmpc_ros.sets.base import ConicForm, Matrix, UncertaintySet, Vector, _factor, finite, stored
+from rmpc_ros.sets.base import ConicForm, Epigraph, Matrix, UncertaintySet, Vector, _factor, finite, stored
 from rmpc_ros.sets.bootstrap import resample_counts, resamples_for, upper_value
 from rmpc_ros.sets.certificate import FittedSet
 from rmpc_ros.sets.fit import FitOptions, fitter, need_samples
@@ -100,10 +99,28 @@ class MomentSet(UncertaintySet):
         gap = np.where(inside, 0.0, np.linalg.norm(rest, axis=1))
         return self._shape(gap <= self.G1 + tolerance * (1 + np.max(np.abs(rows), axis=1)), points)
 
-    def counterpart(self, direction: cp.Expression, bound: cp.Expression | float) -> list[cp.Constraint]:
-        """Closed form."""
-        spread = self.G1 * cp.norm2(direction) + self._kappa * cp.norm2(self._root.T @ direction)
-        return [self.mean @ direction + spread <= bound]
+    def epigraph(self) -> Epigraph:
+        """Cones: y = (y1, y2): mu'a + G1 y1 + kappa y2 <= t, norm2(a) <= y1, norm2(Ca) <= y2."""
+        d = self.dim
+        A = sparse.vstack(
+            [
+                stored(self.mean[None, :]),
+                sparse.csc_array((1, d)),
+                -sparse.eye_array(d),
+                sparse.csc_array((1, d)),
+                -sparse.csc_array(self._root.T),
+            ],
+            format="csc",
+        )
+        Y = np.zeros((2 * d + 3, 2))
+        Y[0], Y[1, 0], Y[d + 2, 1] = (self.G1, self._kappa), -1.0, -1.0
+        pattern = ([0, 0, 1, d + 2], [0, 1, 0, 1])
+        return Epigraph(
+            A,
+            np.append(-1.0, np.zeros(2 * d + 2)),
+            sparse.csc_array((Y[pattern], pattern), shape=Y.shape),
+            (Cone("nonnegative", 1), Cone("second_order", d + 1), Cone("second_order", d + 1)),
+        )
 
     def parameters(self) -> dict[str, Any]:
         """Mean, covariance, radii, epsilon."""

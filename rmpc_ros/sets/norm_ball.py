@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import cvxpy as cp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
@@ -91,10 +90,6 @@ class NormBall(UncertaintySet):
         rows = self._directions(points)
         length = np.linalg.norm(rows - self._center, ord=self.p, axis=1)
         return self._shape(length <= self.radius + tolerance * (1 + np.max(np.abs(rows), axis=1)), points)
-
-    def counterpart(self, direction: cp.Expression, bound: cp.Expression | float) -> list[cp.Constraint]:
-        """C'a + rho norm_q(a) <= bound."""
-        return [self._center @ direction + self.radius * cp.pnorm(direction, self.dual_p) <= bound]
 
     def scaled(self, factor: float) -> NormBall:
         """Radius times factor."""

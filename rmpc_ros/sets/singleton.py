@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import cvxpy as cp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from rmpc_ros.sets.base import ConicForm, Kind, Matrix, UncertaintySet, Vector, _factor, finite
+from rmpc_ros.sets.base import ConicForm, Epigraph, Kind, Matrix, UncertaintySet, Vector, _factor, finite, stored
 from rmpc_ros.solvers.conic import Cone
 
 
@@ -55,9 +54,11 @@ class Singleton(UncertaintySet):
         near = np.max(np.abs(rows - self.point), axis=1) <= tolerance * (1 + np.max(np.abs(self.point), initial=0.0))
         return self._shape(near, points)
 
-    def counterpart(self, direction: cp.Expression, bound: cp.Expression | float) -> list[cp.Constraint]:
-        """C'a <= bound."""
-        return [self.point @ direction <= bound]
+    def epigraph(self) -> Epigraph:
+        """Cones: c'a <= t."""
+        return Epigraph(
+            stored(self.point[None, :]), np.array([-1.0]), sparse.csc_array((1, 0)), (Cone("nonnegative", 1),)
+        )
 
     def scaled(self, factor: float) -> Singleton:
         """The same point."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import Any, ClassVar
 
-import cvxpy as cp
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.spatial import ConvexHull
 
 from rmpc_ros.errors import SetError
-from rmpc_ros.sets.base import ConicForm, Matrix, UncertaintySet, Vector, _factor, finite, stored
+from rmpc_ros.sets.base import ConicForm, Epigraph, Matrix, UncertaintySet, Vector, _factor, finite, stored
 from rmpc_ros.solvers.conic import Cone
 
 
@@ -67,9 +66,16 @@ class Zonotope(UncertaintySet):
         rows = self._directions(directions)
         return self._shape(self._center + np.sign(rows @ self.generators) @ self.generators.T, directions)
 
-    def counterpart(self, direction: cp.Expression, bound: cp.Expression | float) -> list[cp.Constraint]:
-        """C'a + norm1(G'a) <= bound."""
-        return [self._center @ direction + cp.norm1(self.generators.T @ direction) <= bound]
+    def epigraph(self) -> Epigraph:
+        """Cones: y >= abs(G'a), c'a + sum y <= t."""
+        g = self.generators.shape[1]
+        turned, eye = stored(self.generators.T), sparse.eye_array(g)
+        return Epigraph(
+            sparse.vstack([turned, -turned, stored(self._center[None, :])], format="csc"),
+            np.append(np.zeros(2 * g), -1.0),
+            sparse.vstack([-eye, -eye, sparse.csc_array(np.ones((1, g)))], format="csc"),
+            (Cone("nonnegative", 2 * g + 1),),
+        )
 
     def scaled(self, factor: float) -> Zonotope:
         """Generators times factor."""
