@@ -3,18 +3,19 @@
     c(t) = v(t) + sum_{s<t} M(t,s) w(s),      w(s) = x(s+1) - (A x(s) + B c(s) + nominal coupling)
 
 M acts on the combined disturbance that the agent recovers from its own measurements, in physical directions, so a
-neighbour's smaller set later only shrinks the reaction (math.md 2.1, 3.2). Every row of a state or input is then
+neighbour's smaller set later only shrinks the reaction (math.md 2.1, 3.2). With the generators gamma of the disturbance
+the state's coefficients follow a recursion, and every limited row has one width:
 
-    nominal(v) + sum_s sum_e r_e(s) |coefficient_e(M; t, s)| <= bound
+    Y(t+1,s) = A Y(t,s) + B M(t,s) gamma,   Y(s+1,s) = gamma,
+    width(t) = sum_s sum_e r_e(s) |coefficient_e(t,s)|,      lower + width(t) <= nominal(t) <= upper - width(t).
 
-over the generators e of the disturbance (the neighbours' half-widths r are data). Each |coefficient| has ONE slack that
-all rows share; Toeplitz feedback needs one per lag, full feedback one per pair (t, s). The problem is a sparse QP whose
-pattern never changes; the half-widths enter as matrix values.
+Coefficients, their moduli, nominal states and widths are all variables of a sparse QP whose pattern never changes. A
+coefficient is the difference of two nonnegative variables and its modulus their sum, so moduli cost bounds, not rows.
+Toeplitz feedback has one coefficient per lag, full feedback one per pair (t, s). The neighbours' half-widths r enter as
+matrix values.
 """
 
 from __future__ import annotations
-
-import itertools
 
 import numpy as np
 from scipy import sparse
@@ -23,7 +24,9 @@ from rmpc_ros.mpc.local import Cost, LocalModel, LocalPlan, Matrix, Prediction, 
 from rmpc_ros.solvers.qp import SparseQp
 
 FEEDBACK_WEIGHT = 1e-4  # on |M|^2: the gentlest feedback among equals
-WIDTH_WEIGHT = 1e-3  # on the states' slacks: the narrowest promise among equals
+WIDTH_WEIGHT = 1e-3  # on the states' coefficients: the narrowest promise among equals
+
+Pair = tuple[int, int]
 
 
 class AffineFeedback:
@@ -40,155 +43,183 @@ class AffineFeedback:
     def __init__(self, model: LocalModel, cost: Cost, horizon: int, toeplitz: bool) -> None:
         self.model, self.N, self.toeplitz = model, horizon, toeplitz
         self.form = "toeplitz" if toeplitz else "full"
-        self.prediction = Prediction(model, horizon)
-        self.data: StepData = self.prediction.data
-        own, own_center = _own_generators(model)
-        self._generators = np.hstack([model.G, own])
-        self._pairs = (
-            [(lag, 0) for lag in range(1, horizon + 1)]
-            if toeplitz
-            else [(t, s) for t in range(1, horizon + 1) for s in range(t)]
-        )
-        drift = np.cumsum([power @ own_center for power in self.prediction.powers[:-1]], axis=0)
-        self._drift = np.vstack([np.zeros(model.nx), drift])  # what the own disturbance's centre adds to x(0..N)
+        self.data = StepData(model, horizon)
+        own, self._own_center = _own_generators(model)
+        self._gamma = np.hstack([model.G, own])
         self._layout()
         self._compile(cost)
 
     # -- compile ------------------------------------------------------------------------------------------------------
-    def _layout(self) -> None:
-        """Variables: v, the blocks of M, slacks of x rows, slacks of u rows, slacks of c rows."""
-        nx, nu, N, ne = self.model.nx, self.model.nu, self.N, self._generators.shape[1]
-        self._memory_pairs = [(t, s) for t, s in self._pairs if t < N]
-        nM, nP, nQ = len(self._memory_pairs) * nu * nx, len(self._pairs), len(self._memory_pairs)
-        self._M0 = N * nu
-        self._x0 = self._M0 + nM
-        self._u0 = self._x0 + nP * nx * ne
-        self._c0 = self._u0 + nQ * nu * ne
-        self.variables = self._c0 + nQ * nu * ne
-        self._index = {pair: k for k, pair in enumerate(self._pairs)}
-        self._memory_index = {pair: k for k, pair in enumerate(self._memory_pairs)}
-
-    def _key(self, t: int, s: int) -> tuple[int, int]:
+    def _key(self, t: int, s: int) -> Pair:
         return (t - s, 0) if self.toeplitz else (t, s)
 
-    def _state_terms(self, t: int, s: int) -> tuple[Matrix, list[tuple[int, Matrix]]]:
-        """Coefficient of w(s) in x(t): constant (nx, nx) and [(block of M, left factor (nx, nu))]."""
-        powers, B = self.prediction.powers, self.model.B
-        terms = [(self._memory_index[self._key(tau, s)], powers[t - 1 - tau] @ B) for tau in range(s + 1, t)]
-        return powers[t - 1 - s], terms
+    def _layout(self) -> None:
+        """Variables: v, x(1..N), M, the two parts of the coefficients of x, u, c, the widths of x, u, c."""
+        nx, nu, N, ne = self.model.nx, self.model.nu, self.N, self._gamma.shape[1]
+        acting = sorted({self._key(t, s) for t in range(1, N) for s in range(t)})  # pairs with feedback
+        later = sorted({self._key(t, s) for t in range(2, N + 1) for s in range(t - 1)})  # pairs where Y is not gamma
+        self._acting = {pair: k for k, pair in enumerate(acting)}
+        self._later = {pair: k for k, pair in enumerate(later)}
+        sizes = {
+            "v": N * nu,
+            "x": N * nx,
+            "M": len(acting) * nu * nx,
+            "x_part": 2 * len(later) * nx * ne,
+            "u_part": 2 * len(acting) * nu * ne,
+            "c_part": 2 * len(acting) * nu * ne,
+            "x_width": N * nx,
+            "u_width": (N - 1) * nu,
+            "c_width": (N - 1) * nu,
+        }
+        ends = np.cumsum([0, *sizes.values()])
+        self._at = {name: slice(int(a), int(b)) for name, a, b in zip(sizes, ends[:-1], ends[1:], strict=True)}
+        self.variables = int(ends[-1])
+
+    def _columns(self, name: str, width: int, number: int = 0) -> np.ndarray:
+        start = self._at[name].start + number * width
+        return np.arange(start, start + width)
+
+    def _parts(self, name: str, width: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Columns of the positive and of the negative part of one coefficient block."""
+        both = self._columns(name, 2 * width, number)
+        return both[:width], both[width:]
 
     def _compile(self, cost: Cost) -> None:
-        model, N, pred = self.model, self.N, self.prediction
-        nx, nu, ne, ng = model.nx, model.nu, self._generators.shape[1], model.ng
-        gamma = self._generators
+        equal, self._radius_at, self._radius_index = _Rows(self.variables), [], []
+        self._nominal_rows(equal)
+        self._coefficient_rows(equal)
+        self._fixed_rows = equal.count
+        self._width_rows(equal)
+        self._A, slots = equal.matrix()
+        self._radius_slot = slots[np.array(self._radius_at, int)]
+        self._radius_of = np.array(self._radius_index, int)
+        self._b = np.zeros(equal.count)
+        self._b[: self._fixed_rows] = equal.right_sides()
+        self._side_rows()
+        self._costs(cost)
+        self.qp: SparseQp | None = None
+
+    def _nominal_rows(self, rows: _Rows) -> None:
+        """x(t+1) - A x(t) - B v(t) = what the data and the own disturbance's centre add."""
+        model = self.model
+        for t in range(self.N):
+            parts = [(self._columns("x", model.nx, t), np.eye(model.nx)), (self._columns("v", model.nu, t), -model.B)]
+            if t:
+                parts.append((self._columns("x", model.nx, t - 1), -model.A))
+            rows.block(parts, np.zeros(model.nx))
+
+    def _coefficient_rows(self, rows: _Rows) -> None:
+        """The coefficients of x, u and c as functions of M, one block per pair with feedback."""
+        model, gamma = self.model, self._gamma
+        nx, nu, ne = model.nx, model.nu, gamma.shape[1]
+        through, direct = np.kron(model.B, gamma.T), np.kron(np.eye(nu), gamma.T)
+        for pair, k in self._acting.items():
+            memory = self._columns("M", nu * nx, k)
+            for name, width, left, feedback, number in (
+                ("x_part", nx * ne, model.A, through, self._later[(pair[0] + 1, pair[1])]),
+                ("u_part", nu * ne, model.K, direct, k),
+                ("c_part", nu * ne, np.zeros((nu, nx)), direct, k),
+            ):
+                positive, negative = self._parts(name, width, number)
+                parts = [(positive, np.eye(width)), (negative, -np.eye(width)), (memory, -feedback)]
+                constant = np.zeros(width)
+                if pair in self._later:
+                    before = np.kron(left, np.eye(ne))
+                    plus, minus = self._parts("x_part", nx * ne, self._later[pair])
+                    parts += [(plus, -before), (minus, before)]
+                else:
+                    constant = (left @ gamma).ravel()
+                rows.block(parts, constant)
+
+    def _width_rows(self, rows: _Rows) -> None:
+        """width(t) - sum_s sum_e r_e(s) |coefficient_e(t,s)| = 0; the last disturbance's share of x is a number."""
+        nx, nu, N, ne, ng = self.model.nx, self.model.nu, self.N, self._gamma.shape[1], self.model.ng
+        for name, width, index, steps in (
+            ("x", nx, self._later, range(1, N + 1)),
+            ("u", nu, self._acting, range(1, N)),
+            ("c", nu, self._acting, range(1, N)),
+        ):
+            for n, t in enumerate(steps):
+                for i in range(width):
+                    row = rows.new()
+                    rows.add(row, self._columns(f"{name}_width", width, n)[i : i + 1], np.ones(1))
+                    for s in range(t - 1 if name == "x" else t):
+                        for part in self._parts(f"{name}_part", width * ne, index[self._key(t, s)]):
+                            start = rows.add(row, part[i * ne : (i + 1) * ne], np.full(ne, -1.0))
+                            self._radius_at += range(start, start + ng)
+                            self._radius_index += range(s * ng, (s + 1) * ng)
+
+    def _side_rows(self) -> None:
+        """x, u = K x + v and c = v, each plus its width (upper side) and minus its width (lower side)."""
+        model, N = self.model, self.N
+        nx, nu = model.nx, model.nu
         rows = _Rows(self.variables)
-
-        # |coefficient| <= slack, twice, for every row of x, u and c and every pair.
-        for pair in self._pairs:
-            t, s = pair
-            constant, terms = self._state_terms(t, s)
-            self._absolute(rows, np.eye(nx), constant, terms, None, self._x0 + self._index[pair] * nx * ne)
-            if pair in self._memory_index:
-                k = self._memory_index[pair]
-                self._absolute(rows, model.K, constant, terms, k, self._u0 + k * nu * ne)
-                self._absolute(rows, np.eye(nu), np.zeros((nu, nx)), [], k, self._c0 + k * nu * ne, plain=True)
-        self._absolute_rows = rows.count
-
-        # nominal(v) +- sum r S within the sides; first all rows with an upper side, then those with a lower, per block.
-        self._radius_position: list[int] = []
-        self._radius_source: list[int] = []
-        blocks = [
-            (pred.x_v, self._x0, self._index, nx, 1),
-            (pred.u_v, self._u0, self._memory_index, nu, 0),
-            (np.eye(N * nu), self._c0, self._memory_index, nu, 0),
-        ]
-        for nominal_v, start, index, width, first in blocks:
-            for sign in (1.0, -1.0):
-                for step in range(N):
-                    t = step + first
-                    for i in range(width):
-                        row = rows.new()
-                        rows.add(row, np.arange(N * nu), nominal_v[step * width + i])
-                        for s in range(t):
-                            base = start + index[self._key(t, s)] * width * ne + i * ne
-                            position = rows.add(row, base + np.arange(ne), np.full(ne, sign))
-                            self._radius_position += list(range(position, position + ng))
-                            self._radius_source += [s * ng + e for e in range(ng)]
-        matrix, order = rows.matrix()
-        self._matrix = matrix
-        self._radius_slot = order[np.array(self._radius_position, int)]
-        self._radius_sign = matrix.data[self._radius_slot].copy()
-        self._radius_index = np.array(self._radius_source, int)
-        # Rows come in blocks x+, x-, u+, u-, c+, c-: the first of each pair has an upper side only, the second a lower.
-        total = rows.count
-        self._upper = np.full(total, np.inf)
-        self._lower = np.full(total, -np.inf)
-        self._upper[: self._absolute_rows] = rows.right_sides()
-        starts = np.cumsum([self._absolute_rows, N * nx, N * nx, N * nu, N * nu, N * nu, N * nu])
-        spans = [np.arange(a, b) for a, b in itertools.pairwise(starts)]
-        self._upper_rows, self._lower_rows = np.concatenate(spans[0::2]), np.concatenate(spans[1::2])
-        # What moves x, u and c without any decision: the drive, and the centre of the own disturbance.
-        self._moved = np.vstack([pred.x_d, pred.u_d, np.zeros((N * nu, pred.x_d.shape[1]))])
-        drift_u = self._drift[:-1] @ model.K.T
-        self._moved_0 = np.concatenate([self._drift[1:].ravel(), drift_u.ravel(), np.zeros(N * nu)])
+        for sign in (1.0, -1.0):
+            for t in range(1, N + 1):
+                x, width = self._columns("x", nx, t - 1), self._columns("x_width", nx, t - 1)
+                rows.block([(x, np.eye(nx)), (width, sign * np.eye(nx))])
+            for name in ("u", "c"):
+                for t in range(N):
+                    parts = [(self._columns("v", nu, t), np.eye(nu))]
+                    if t:
+                        parts.append((self._columns(f"{name}_width", nu, t - 1), sign * np.eye(nu)))
+                        if name == "u":
+                            parts.append((self._columns("x", nx, t - 1), model.K))
+                    rows.block(parts)
+        self._G, _ = rows.matrix()
+        self._half = rows.count // 2
+        self._upper, self._lower = np.full(rows.count, np.inf), np.full(rows.count, -np.inf)
         self._u_upper, self._u_lower = np.tile(model.input_upper, N), np.tile(model.input_lower, N)
 
-        H, self._F = pred.quadratic(cost)
-        diagonal = np.zeros(self.variables)
-        diagonal[self._M0 : self._x0] = FEEDBACK_WEIGHT
-        P = sparse.csc_matrix(
-            sparse.diags_array(diagonal) + sparse.block_diag([H, sparse.csc_array((self.variables - N * nu,) * 2)])
-        )
+    def _costs(self, cost: Cost) -> None:
+        """P of the QP, and F with linear cost F known for the nominal x and v; constants are left out."""
+        model, N = self.model, self.N
+        nx, nu, at = model.nx, model.nu, self._at
+        both = N * (nu + nx)
+        to_u = np.zeros((N * nu, both))
+        to_u[:, : N * nu] = np.eye(N * nu)
+        to_u[nu:, N * nu : both - nx] = np.kron(np.eye(N - 1), model.K)
+        Q = np.kron(np.eye(N), cost.Q)
+        Q[-nx:, -nx:] = cost.P
+        R = np.kron(np.eye(N), cost.R)
+        P = 2 * to_u.T @ R @ to_u
+        P[N * nu :, N * nu :] += 2 * Q
+        offset_u = np.zeros((N * nu, self.data.known.size))  # u without the nominal x(1..) and v, minus its target
+        offset_u[:nu, :nx] = model.K
+        offset_u[:, -nu:] = -np.tile(np.eye(nu), (N, 1))
+        self._F = 2 * to_u.T @ R @ offset_u
+        self._F[N * nu :, -(nx + nu) : -nu] -= 2 * Q @ np.tile(np.eye(nx), (N, 1))
+        gentle = np.zeros(self.variables - both)
+        gentle[at["M"].start - both : at["M"].stop - both] = FEEDBACK_WEIGHT
+        self._P = sparse.csc_matrix(sparse.block_diag([(P + P.T) / 2, sparse.diags_array(gentle)]))
         self._c = np.zeros(self.variables)
-        self._c[self._x0 : self._u0] = WIDTH_WEIGHT
-        self._P = P
-        self.qp: SparseQp | None = None
-        self._gamma = gamma
-
-    def _absolute(
-        self,
-        rows: _Rows,
-        left: Matrix,
-        constant: Matrix,
-        terms: list[tuple[int, Matrix]],
-        direct: int | None,
-        slack: int,
-        plain: bool = False,
-    ) -> None:
-        """Rows for slack >= |left (constant + sum_k F_k M_k) gamma + M_direct gamma|, entry by entry."""
-        nx, nu, gamma = self.model.nx, self.model.nu, self._generators
-        fixed = left @ constant @ gamma
-        for i in range(fixed.shape[0]):
-            for e in range(gamma.shape[1]):
-                columns: list[np.ndarray] = []
-                values: list[np.ndarray] = []
-                for k, factor in terms:
-                    columns.append(self._M0 + k * nu * nx + np.arange(nu * nx))
-                    values.append(np.outer((left @ factor)[i], gamma[:, e]).ravel())
-                if direct is not None:
-                    columns.append(self._M0 + direct * nu * nx + i * nx + np.arange(nx))
-                    values.append(gamma[:, e])
-                for sign in (1.0, -1.0):
-                    row = rows.new(-sign * fixed[i, e])
-                    for column, value in zip(columns, values, strict=True):
-                        rows.add(row, column, sign * value)
-                    rows.add(row, np.array([slack + i * gamma.shape[1] + e]), np.array([-1.0]))
+        self._c[at["x_part"]] = WIDTH_WEIGHT
 
     # -- step ---------------------------------------------------------------------------------------------------------
     def update(self) -> None:
         """Bring the data in force into the compiled problem."""
-        data = self.data
-        moved = self._moved @ data.drive + self._moved_0
-        upper = np.concatenate([data.x_upper.ravel(), self._u_upper, data.c_upper.ravel()])
-        lower = np.concatenate([data.x_lower.ravel(), self._u_lower, data.c_lower.ravel()])
-        self._upper[self._upper_rows] = upper - moved
-        self._lower[self._lower_rows] = lower - moved
-        self._matrix.data[self._radius_slot] = self._radius_sign * data.radius.ravel()[self._radius_index]
-        self._c[: self.N * self.model.nu] = self._F @ data.known
+        data, model, N, at = self.data, self.model, self.N, self._at
+        moved = data.zeta @ model.G.T + self._own_center
+        moved[0] += model.A @ data.x
+        self._b[: moved.size] = moved.ravel()
+        gamma = np.abs(self._gamma)
+        newest = data.radius @ gamma[:, : model.ng].T + gamma[:, model.ng :].sum(axis=1)
+        self._b[self._fixed_rows : self._fixed_rows + newest.size] = newest.ravel()
+        self._A.data[self._radius_slot] = -data.radius.ravel()[self._radius_of]
+        from_x = np.zeros(N * model.nu)
+        from_x[: model.nu] = model.K @ data.x
+        c_upper, c_lower = data.c_upper.ravel(), data.c_lower.ravel()
+        self._upper[: self._half] = np.concatenate([data.x_upper.ravel(), self._u_upper - from_x, c_upper])
+        self._lower[self._half :] = np.concatenate([data.x_lower.ravel(), self._u_lower - from_x, c_lower])
+        self._c[: at["x"].stop] = self._F @ data.known
         if self.qp is None:
-            self.qp = SparseQp(self._P, self._c, self._matrix, self._lower, self._upper)
+            floor = np.full(self.variables, -np.inf)
+            floor[at["x_part"].start : at["c_part"].stop] = 0.0
+            self.qp = SparseQp(
+                self._P, self._c, self._G, self._lower, self._upper, x_lower=floor, A=self._A, b=self._b
+            )
         else:
-            self.qp.update(c=self._c, G=self._matrix, lower=self._lower, upper=self._upper)
+            self.qp.update(c=self._c, lower=self._lower, upper=self._upper, A=self._A, b=self._b)
 
     def solve(self) -> LocalPlan:
         """Solve for the data in force.
@@ -203,24 +234,27 @@ class AffineFeedback:
         return self._plan(solution.v, solution.objective, solution.iterations)
 
     def _plan(self, z: Vector, objective: float, iterations: int) -> LocalPlan:
-        """Policy and its exact tube: the half-widths follow from M itself, not from the solver's slacks."""
-        N, nx, nu = self.N, self.model.nx, self.model.nu
-        v = z[: N * nu]
-        blocks = z[self._M0 : self._x0].reshape(-1, nu, nx)
+        """Policy and its exact tube: states and half-widths follow from v and M, not from the solver's variables."""
+        model, N, nx, nu = self.model, self.N, self.model.nx, self.model.nu
+        v = z[self._at["v"]].reshape(N, nu)
+        blocks = z[self._at["M"]].reshape(-1, nu, nx)
         M = np.zeros((N, N, nu, nx))
         for t in range(1, N):
             for s in range(t):
-                M[t, s] = blocks[self._memory_index[self._key(t, s)]]
-        radius = np.hstack([self.data.radius, np.ones((N, self._generators.shape[1] - self.model.ng))])
+                M[t, s] = blocks[self._acting[self._key(t, s)]]
+        radius = np.hstack([self.data.radius, np.ones((N, self._gamma.shape[1] - model.ng))])
         X = np.zeros((N + 1, N, nx, nx))
+        x = np.empty((N + 1, nx))
+        x[0] = self.data.x
+        moved = self.data.zeta @ model.G.T + self._own_center
         for t in range(N):
-            X[t + 1] = self.model.A @ X[t]
+            x[t + 1] = model.A @ x[t] + model.B @ v[t] + moved[t]
+            X[t + 1] = model.A @ X[t]
             X[t + 1, t] = np.eye(nx)
-            X[t + 1, :t] += self.model.B @ M[t, :t]
+            X[t + 1, :t] += model.B @ M[t, :t]
         tube = np.einsum("tsie,se->ti", np.abs(X[1:] @ self._gamma), radius)
         width = np.einsum("tsie,se->ti", np.abs(M @ self._gamma), radius)
-        x = self.prediction.nominal(v) + self._drift
-        return LocalPlan(v.reshape(N, nu), M, x, tube, tube, width, objective, iterations)
+        return LocalPlan(v, M, x, tube, tube, width, objective, iterations)
 
 
 def _own_generators(model: LocalModel) -> tuple[Matrix, Vector]:
@@ -243,36 +277,41 @@ class _Rows:
         self._row: list[np.ndarray] = []
         self._column: list[np.ndarray] = []
         self._value: list[np.ndarray] = []
-        self._right: list[float] = []
+        self._right: list[Vector] = []
 
-    def new(self, right: float | None = None) -> int:
-        if right is not None:
-            self._right.append(right)
+    def new(self) -> int:
         self.count += 1
         return self.count - 1
 
     def add(self, row: int, columns: np.ndarray, values: np.ndarray) -> int:
         position = self._size
-        self._row.append(np.full(columns.size, row))
+        self._append(np.full(columns.size, row), columns, values)
+        return position
+
+    def block(self, parts: list[tuple[np.ndarray, Matrix]], right: Vector | None = None) -> None:
+        """Rows sum_k matrix_k z[columns_k] (= right); zeros of the matrices are not stored."""
+        height = parts[0][1].shape[0]
+        for columns, matrix in parts:
+            i, j = np.nonzero(matrix)
+            self._append(self.count + i, columns[j], matrix[i, j])
+        if right is not None:
+            self._right.append(right)
+        self.count += height
+
+    def _append(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
+        self._row.append(rows)
         self._column.append(columns)
         self._value.append(values)
         self._size += columns.size
-        return position
 
     def right_sides(self) -> Vector:
-        return np.array(self._right)
+        return np.concatenate(self._right)
 
     def matrix(self) -> tuple[sparse.csc_matrix, np.ndarray]:
-        """CSC matrix with every collected entry stored, zeros included, and each entry's slot in its data."""
+        """CSC matrix with every collected entry stored (no two may coincide), and each entry's slot in its data."""
         row, column, value = (np.concatenate(v) for v in (self._row, self._column, self._value))
-        keep_order = np.lexsort((row, column))
-        r, c = row[keep_order], column[keep_order]
-        first = np.ones(r.size, bool)
-        first[1:] = (r[1:] != r[:-1]) | (c[1:] != c[:-1])
-        slot_sorted = np.cumsum(first) - 1
-        slot = np.empty(r.size, int)
-        slot[keep_order] = slot_sorted
-        data = np.zeros(int(first.sum()))
-        np.add.at(data, slot, value)
-        indptr = np.searchsorted(c[first], np.arange(self.columns + 1))
-        return sparse.csc_matrix((data, r[first], indptr), shape=(self.count, self.columns)), slot
+        order = np.lexsort((row, column))
+        slot = np.empty(row.size, int)
+        slot[order] = np.arange(row.size)
+        indptr = np.searchsorted(column[order], np.arange(self.columns + 1))
+        return sparse.csc_matrix((value[order], row[order], indptr), shape=(self.count, self.columns)), slot

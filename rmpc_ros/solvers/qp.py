@@ -153,9 +153,10 @@ class SparseQp:
         G: sparse.csc_matrix | None = None,
         lower: Vector | None = None,
         upper: Vector | None = None,
+        A: sparse.csc_matrix | None = None,
         b: Vector | None = None,
     ) -> None:
-        """Replace data; `G` with the pattern of the first one."""
+        """Replace data; `G` and `A` with the pattern of the first one."""
         if c is not None:
             self.c = c
         if G is not None:
@@ -164,9 +165,11 @@ class SparseQp:
             self.lower = lower
         if upper is not None:
             self.upper = upper
+        if A is not None:
+            self.A = A
         if b is not None:
             self.b = b
-        self._solver.update(c=c, G=G, h_l=lower, h_u=upper, b=b)
+        self._solver.update(c=c, A=A, G=G, h_l=lower, h_u=upper, b=b)
 
     def solve_raw(self) -> piqp.Status:
         """Call the solver alone, unchecked; for benchmarks."""
