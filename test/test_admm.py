@@ -1,5 +1,7 @@
 """Negotiated sets: the joint optimum is reached, half-converged sets are repaired or refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,9 +9,13 @@ from rmpc_ros.errors import ConfigError
 from rmpc_ros.network.admm import AdmmOptions, Negotiation
 from rmpc_ros.network.cases.spring_chain import spring_network
 from rmpc_ros.network.design import design_network
+from rmpc_ros.network.design_local import form_label
 from rmpc_ros.network.graph import topology
 from rmpc_ros.network.repair import implement, repair
+from rmpc_ros.network.set_form import PointForm
 from rmpc_ros.network.simulate import check_by_simulation
+from rmpc_ros.studies import registry
+from rmpc_ros.studies.bench.admm import nominal
 
 
 def test_stress_case_reaches_the_joint_optimum_in_25_rounds_and_is_implementable() -> None:
@@ -91,3 +97,23 @@ def test_wrong_options_are_refused() -> None:
         AdmmOptions(dual_step=1.7)
     with pytest.raises(ConfigError, match="known: sequential"):
         AdmmOptions(mode="random")  # type: ignore[arg-type]
+
+
+def test_nominal_networks_negotiate_plain_trajectories() -> None:
+    """With points for sets the negotiation is ordinary distributed MPC: it reaches the joint nominal optimum."""
+    network = nominal(spring_network(topology("chain", 3), T=5))
+    forms = {(i, s.name): PointForm(s, form_label(i, s), network.horizon) for i, s in network.sent_signals()}
+    joint = design_network(network, "local", forms=forms)
+    assert joint.objective == pytest.approx(design_network(network, "centralised").objective, rel=1e-5)
+    negotiation = Negotiation(network, AdmmOptions("parallel", rho=2.0), forms=forms)
+    steps = [negotiation.iterate() for _ in range(60)]
+    assert steps[-1].objective == pytest.approx(joint.objective, rel=1e-3)
+
+
+def test_benchmark_reports_ratios_of_one_run(tmp_path: Path) -> None:
+    study = registry.load("bench", "admm")
+    result = study.run(registry.parse_settings(study, ["rounds=3", "T=5"]), tmp_path)
+    assert result["ours_nominal_ms"] < result["ours_robust_ms"]
+    assert result["times_faster_than_agentlib"] > 0
+    assert study.table is not None
+    assert list(study.table(result))

@@ -131,9 +131,10 @@ class Negotiation:
         shape: Shape | None = None,
         epigraph: Epigraph = "constant",
         state: AdmmState | None = None,
+        forms: dict[SignalKey, SetForm] | None = None,
     ) -> None:
         self.network, self.options, self.epigraph = network, options or AdmmOptions(), epigraph
-        self.forms: dict[SignalKey, SetForm] = scaled_forms(network, shape)
+        self.forms: dict[SignalKey, SetForm] = forms if forms is not None else scaled_forms(network, shape)
         self.programs: list[AgentProgram] = [
             build_agent(network, i, self.forms, epigraph) for i in range(len(network.agents))
         ]

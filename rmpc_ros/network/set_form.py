@@ -1,8 +1,9 @@
 """How an announced set is written in a program: which numbers are shared, and the two sides' constraints.
 
 Sender j and receiver i share per stage the numbers (scales, centre); each side has its own variables for them, which
-the joint design identifies and ADMM brings to agreement. Three forms:
+the joint design identifies and ADMM brings to agreement. The forms:
 
+    PointForm    zeta = z                      nominal networks
     ScaledForm   zeta = R diag(y) s + z        y, z free: convex, the normal case (`primitive.Shape`)
     ColumnForm   zeta = Y0 diag(y) s + z       Y0 (n, m) fixed, the sender chooses s(w) affine: p = Y0 sigma(w) + z
     MatrixForm   zeta = Y s + z                Y free, the sender's map s(w) fixed: p = Y sigma(w) + z
@@ -170,6 +171,40 @@ class ScaledForm(SetForm):
         """Largest ratio over the groups."""
         reach: Vector = np.max(self.shape.gauge(values - announced.centre, announced.scale), axis=1)
         return reach
+
+
+class PointForm(SetForm):
+    """zeta = z: a plain predicted trajectory, for networks without disturbances (and as the yardstick of others)."""
+
+    @property
+    def scales(self) -> int:
+        """A point has none."""
+        return 0
+
+    def scale_bounds(self) -> tuple[float, float]:
+        """Nothing to bound."""
+        return 0.0, 0.0
+
+    def declare(self, program: RobustProgram, t: int) -> Integers:
+        """No columns."""
+        return np.empty(0, np.int64)
+
+    def matrix_table(self, y: Integers, columns: Integers, t: int) -> Table:
+        """Nothing is uncertain."""
+        return Table.zeros(self.n)
+
+    def contain_deviation(self, program: RobustProgram, deviation: Table, y: Integers, t: int) -> None:
+        """Constraint p = z."""
+        program.equal_zero(deviation)
+
+    def matrix(self, scale: Vector, t: int) -> Matrix:
+        """(n, 0)."""
+        return np.zeros((self.n, 0))
+
+    def gauge(self, values: NDArray[np.float64], announced: AnnouncedSet, t: int) -> NDArray[np.float64]:
+        """0 at the point, infinite elsewhere."""
+        away = np.max(np.abs(values - announced.centre), axis=1) > 1e-6
+        return np.where(away, np.inf, 0.0)
 
 
 class _BoxForm(SetForm):
