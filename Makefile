@@ -31,10 +31,11 @@ $(STAMPS)/environment:
 	@"$(PYTHON)" -m venv $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/packages: requirements.txt requirements-ros.txt requirements-dev.txt constraints.txt $(STAMPS)/environment
+requirements := requirements.txt requirements-ros.txt requirements-dev.txt requirements-peers.txt
+
+$(STAMPS)/packages: $(requirements) constraints.txt $(STAMPS)/environment
 	@echo "setup: Python packages (the first time takes a few minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-r requirements.txt -r requirements-ros.txt -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(addprefix -r ,$(requirements))
 	@touch $@
 
 $(STAMPS)/package: package.xml CMakeLists.txt tools/bring_up.py tools/link_python.cmake.in $(interfaces) $(installed) $(STAMPS)/packages

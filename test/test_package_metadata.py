@@ -113,7 +113,7 @@ def test_every_requirement_has_a_rosdep_key_or_a_reason(package: ET.Element) -> 
     assert all(name in building for name in names & WITHOUT_ROSDEP_KEY)
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "requirements-ros.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-ros.txt", "requirements-dev.txt", "requirements-peers.txt"])
 def test_constraints_pin_every_requirement_to_an_allowed_version(file: str) -> None:
     pinned = {name: next(iter(r.specifier)) for name, r in requirements("constraints.txt").items()}
     assert all(pin.operator == "==" for pin in pinned.values())
@@ -130,8 +130,8 @@ def test_run_time_requirements_have_lower_and_upper_bounds() -> None:
 def test_what_the_code_imports_is_required() -> None:
     imported = top_level_imports(*(ROOT / "rmpc_ros").rglob("*.py"))
     required = {IMPORTED_AS.get(name, name) for name in requirements("requirements.txt")}
-    optional = {"torch"}
-    assert {name for name in imported if not is_ros(name)} - optional <= required
+    compared = set(requirements("requirements-peers.txt")) | {"csnlp"}  # csnlp: what dmpcrl's problems are written in
+    assert {name for name in imported if not is_ros(name)} - compared <= required
 
 
 def test_ros_imports_are_declared(package: ET.Element) -> None:
