@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rmpc_ros.errors import NumericalError
+from rmpc_ros.errors import DataError, NumericalError
+from rmpc_ros.robust.kkt import KktSearch
 from rmpc_ros.robust.master import Master
 from rmpc_ros.robust.two_stage import IterationRecord, PolytopeUnion, TwoStageProblem, TwoStageResult
 from rmpc_ros.robust.worst_case import Form, WorstCaseSearch
@@ -26,9 +28,11 @@ class ColumnConstraintGeneration:
 
     Parameters
     ----------
-    problem : continuous recourse; for integer recourse see `nested.py`
+    problem : two-stage problem
     union : uncertainty
-    form : "monolithic" or "enumeration" of the worst-case search
+    form : "monolithic" or "enumeration" of the worst-case search ("dual" only)
+    subproblem : "dual" (the fast one), or "kkt" for polytopes with too many vertices and for integer recourse, where it
+        is the inner loop of the nested scheme; None: "kkt" where the recourse has integers, else "dual"
     gap : relative gap at which to stop
     max_iterations : master solutions before giving up
     keep : scenarios carried over by `update`; older inactive ones are dropped
@@ -51,10 +55,20 @@ class ColumnConstraintGeneration:
         gap: float = 1e-6,
         max_iterations: int = 200,
         keep: int = 20,
+        subproblem: Literal["dual", "kkt"] | None = None,
     ) -> None:
         self.problem, self.union = problem, union
         self.gap, self.max_iterations, self.keep = gap, max_iterations, keep
-        self.search = WorstCaseSearch(problem, union, form, min(gap, 1e-6))
+        kind = subproblem or ("kkt" if problem.recourse_integer else "dual")
+        if kind == "dual" and problem.recourse_integer:
+            raise DataError("subproblem 'dual' needs continuous recourse; this problem has integers: use 'kkt'")
+        if kind == "kkt" and form == "enumeration":
+            raise DataError("form 'enumeration' belongs to subproblem 'dual'")
+        self.search: WorstCaseSearch | KktSearch = (
+            WorstCaseSearch(problem, union, form, min(gap, 1e-6))
+            if kind == "dual"
+            else KktSearch(problem, union, min(gap, 1e-6))
+        )
         self._master = Master(problem, gap=0.1 * self.gap)
 
     def update(self, problem: TwoStageProblem) -> None:
@@ -139,5 +153,5 @@ class ColumnConstraintGeneration:
 
 def first_scenario(union: PolytopeUnion) -> Vector:
     """A scenario to start from: a vertex of the first subset in every step."""
-    atom = union.atoms[0]
-    return np.tile(atom.lower, union.steps)
+    start: Vector = np.tile(union.polytopes[0].lowest, union.steps)
+    return start

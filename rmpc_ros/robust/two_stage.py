@@ -197,6 +197,11 @@ class Polytope:
                     raise SetError(f"polytope: unbounded in coordinate {k}") from error
         return lower, upper
 
+    @cached_property
+    def lowest(self) -> Vector:
+        """A vertex with the smallest coordinate sum, (dim,)."""
+        return solve_lp(np.ones(self.dim), self.D, np.full(self.d.size, -np.inf), self.d).x
+
     def contains(self, v: ArrayLike, tolerance: float = 1e-7) -> bool:
         """Whether D v <= d within `tolerance` (1 + |d|)."""
         return bool(np.all(self.D @ np.asarray(v, float) <= self.d + tolerance * (1 + np.abs(self.d))))
@@ -288,13 +293,13 @@ class PolytopeUnion:
     @property
     def dim(self) -> int:
         """Dimension of the stacked vector."""
-        width: int = self.polytopes[0].dim
-        return width * self.steps
+        return self.polytopes[0].dim * self.steps
 
     @property
     def count(self) -> int:
         """Number K^steps of polytopes of the stacked vector."""
-        return len(self.polytopes) ** self.steps
+        number: int = len(self.polytopes) ** self.steps
+        return number
 
     def subset(self, k: int) -> PolytopeUnion:
         """Subset k alone, in every step."""

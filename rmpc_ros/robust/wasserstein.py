@@ -3,9 +3,9 @@
     min c'x + max { E_P[Q(x, v)] : W_1(P, empirical) <= r, P on V }
   = min c'x + l r + (1/N) sum_n s_n   s.t.  s_n >= Q(x, v) - l norm1(v - v_n)  for all v in V,  l >= 0
 
-Column-and-constraint generation: one mixed-integer program per sample finds its worst v; cuts s_n >= b'y - l norm1(v* - v_n) with a
-recourse copy of v* enter the master. On boxes the worst coordinate is an end of a piece or the sample's own value, so three candidates per
-coordinate are exact. Source: Mohajerin Esfahani and Kuhn (2018); seed 001, scheme 2 and its supplement.
+Column-and-constraint generation: one mixed-integer program per sample finds its worst v; cuts
+s_n >= b'y - l norm1(v* - v_n) with a recourse copy of v* enter the master. On boxes the worst coordinate is an end of a
+piece or the sample's own value, so three candidates per coordinate are exact. Source: Mohajerin Esfahani and Kuhn (2018); seed 001, scheme 2 and its supplement.
 """
 
 from __future__ import annotations
