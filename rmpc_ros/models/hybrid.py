@@ -179,6 +179,7 @@ class HybridModel:
         forgetting: float = 0.998,
         prediction: Prediction | None = None,
         learn_parameters: bool = True,
+        noise_rate: float = 0.005,
     ) -> HybridModel:
         """Take in one transition (x, u, d) -> after.
 
@@ -199,7 +200,7 @@ class HybridModel:
         if learn_parameters and len(s.physics.parameters):
             belief = belief.updated(before.J, measured - before.mean, np.sqrt(before.variance))
         base = before.base + before.J @ (belief.mean - self.belief.mean)  # theta moves little in one step
-        layer = self.layer.updated(before.phi, (measured - base) / s.residual_scale, forgetting)
+        layer = self.layer.updated(before.phi, (measured - base) / s.residual_scale, forgetting, noise_rate=noise_rate)
         return replace(self, layer=layer, belief=belief, window=self.window.extended(time))
 
     def widened(self, factor: float) -> HybridModel:

@@ -27,6 +27,7 @@ PERIOD = 3.0  # s
 NOMINAL_FEED = np.array([1.0, 350.0])  # Caf mol/L, Tf K
 INPUT_LIMITS = (270.0, 330.0)  # K
 NOISE = np.array([2e-4, 0.02])  # sensor standard deviations of CA and T
+FEED_REACH = 6.0  # K, bound of the unmeasured feed temperature's deviation
 WEAR = {"activity": 1.0, "transfer": 1.0, "side": 1.0, "ks": 6.0e6, "Es_over_R": 6000.0, "dHs": -2.0e4}
 
 
@@ -54,13 +55,14 @@ class World:
         self._stepper: Stepper = self.model.stepper(PERIOD)
         self._rng = np.random.default_rng(seed)
         self._feed = 0.0
+        self.spread = 0.15  # K per step, of the unmeasured feed temperature's innovations
         self.state = np.array(state, float)
         self.measured = self.state.copy()
 
     def step(self, tc: float, wear: Mapping[str, float]) -> Vector:
         """Advance one period and measure, (2,)."""
-        self._feed = 0.95 * self._feed + 0.15 * self._rng.normal()
-        d = NOMINAL_FEED + np.array([0.0, np.clip(self._feed, -1.5, 1.5)])
+        self._feed = 0.95 * self._feed + self.spread * self._rng.normal()
+        d = NOMINAL_FEED + np.array([0.0, np.clip(self._feed, -FEED_REACH, FEED_REACH)])
         self.state = self._stepper.advance(self.state, [tc], d, self.model.parameter_vector(wear))
         self.measured = self.state + NOISE * np.clip(self._rng.normal(size=2), -3, 3)
         return self.measured

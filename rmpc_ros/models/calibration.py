@@ -1,0 +1,117 @@
+"""Calibrated multi-step radii: adaptive conformal inference on normalised prediction errors.
+
+    score s = max_j |x_j - mean_j| / sigma_j,   radius_j = q sigma_j,   q = (1 - a) quantile of the last scores,
+    a <- a + gamma (a* - [s > q])                                            (one a per horizon step)
+
+Whatever the data do, the long-run share of misses is a* (Gibbs and Candes 2021): the size of the learning model's set
+follows its errors. Where a <= 0 the quantile is infinite: the radius is capped by what is physically possible, and
+counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmpc_ros.errors import ConfigError, DataError
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """Numbers of adaptive conformal inference.
+
+    Attributes
+    ----------
+    coverage : 1 - a*
+    rate : gamma, .005 to .05; larger follows faster and is rougher
+    window : scores kept
+    """
+
+    coverage: float = 0.95
+    rate: float = 0.02
+    window: int = 400
+
+    def __post_init__(self) -> None:
+        if not 0 < self.coverage < 1 or not 0 < self.rate < 1 or self.window < 20:
+            raise ConfigError(
+                f"calibration coverage {self.coverage}, rate {self.rate}, window {self.window}: "
+                "give values in (0, 1), (0, 1) and at least 20"
+            )
+
+
+class AdaptiveQuantile:
+    """Quantile of scores whose long-run coverage is exact; `value` before, `observe` after each score."""
+
+    def __init__(self, settings: CalibrationSettings) -> None:
+        self.settings = settings
+        self.level = 1.0 - settings.coverage
+        self.misses = self.count = self.infinite = 0
+        self._scores: deque[float] = deque(maxlen=settings.window)
+        self._value = math.inf
+
+    @property
+    def value(self) -> float:
+        """Q for the next score; infinite where nothing is known or a <= 0."""
+        return self._value
+
+    @property
+    def coverage(self) -> float:
+        """Share of scores covered so far."""
+        return 1.0 - self.misses / self.count if self.count else float("nan")
+
+    def observe(self, score: float, promised: float | None = None) -> bool:
+        """Take in a score; `promised` is the q that was announced for it (default: the present one). True is a miss."""
+        if not score >= 0:
+            raise DataError(f"conformal score {score}: must be 0 or more")
+        q = self._value if promised is None else promised
+        miss = score > q
+        self.count += 1
+        self.misses += miss
+        self.infinite += math.isinf(q)
+        if math.isfinite(q) or self._scores:
+            self.level += self.settings.rate * (1.0 - self.settings.coverage - miss)
+        self._scores.append(score)
+        self._value = self._quantile()
+        return miss
+
+    def _quantile(self) -> float:
+        n = len(self._scores)
+        rank = math.ceil((n + 1) * (1.0 - self.level))
+        if rank > n:
+            return math.inf
+        if rank < 1:
+            return 0.0
+        return float(np.partition(np.fromiter(self._scores, float, n), rank - 1)[rank - 1])
+
+
+class MultiStepCalibrator:
+    """One adaptive quantile per horizon step.
+
+    Parameters
+    ----------
+    horizon : H
+    cap : (n,) largest radius that is physically possible, in state units
+    settings : coverage and rate
+    """
+
+    def __init__(self, horizon: int, cap: Vector, settings: CalibrationSettings | None = None) -> None:
+        self.cap = np.asarray(cap, float)
+        self.quantiles = [AdaptiveQuantile(settings or CalibrationSettings()) for _ in range(horizon)]
+
+    def radius(self, deviation: Matrix) -> Matrix:
+        """Radii (H, n) for predicted standard deviations (H, n), capped."""
+        q = np.array([quantile.value for quantile in self.quantiles[: len(deviation)]])
+        scaled = np.where(np.isinf(q)[:, None], np.inf, np.where(np.isinf(q), 0.0, q)[:, None] * deviation)
+        return np.asarray(np.minimum(scaled, self.cap), float)
+
+    def observe(self, step: int, error: Vector, deviation: Vector, promised: float | None = None) -> bool:
+        """Error (n,) of the prediction `step` periods ahead (1-based) and its predicted deviation; True is a miss."""
+        score = float(np.max(np.abs(error) / deviation))
+        return self.quantiles[step - 1].observe(score, promised)
