@@ -109,3 +109,17 @@ def test_a_neighbours_measurement_of_another_step_is_not_passed_on() -> None:
     inputs = r.take()
     assert inputs.neighbour_states == {}
     assert set(inputs.missing) == {"n1", "n2"}
+
+
+def test_a_late_joiner_takes_the_newest_of_what_writers_kept_for_it() -> None:
+    r = Round(("n1",), wait=1.0)
+    for step in (36, 14, 15, 35):  # what is kept and what is new may come in any order
+        r.promise(promise("n1", step))
+    r.measurement("n1", 37, X)
+    r.own(37, X, 0.0)
+    assert r.due(0.0)
+    assert [p.step for p in r.take().promises] == [36]
+    r.promise(promise("n1", 37))
+    r.measurement("n1", 38, X)
+    r.own(38, X, 0.0)
+    assert [p.step for p in r.take().promises] == [37]

@@ -109,9 +109,9 @@ class AgentNode(ManagedNode):
         self._forecast.publish(convert.forecast_message(self._promise, self._stamp(), self.run))
         for name in self.spec.neighbours:
             self.listen(ForecastSet, f"{self.base}/{name}/forecast", partial(self._on_forecast, name), qos.PROMISE)
-            self.listen(Measurement, f"{self.base}/{name}/measurement", partial(self._on_neighbour, name), qos.STEP)
+            self.listen(Measurement, f"{self.base}/{name}/measurement", partial(self._on_neighbour, name), qos.STEP_NOW)
         if self.values["timing"] == "lockstep":
-            self.listen(Measurement, "measurement", self._on_measurement, qos.STEP)
+            self.listen(Measurement, "measurement", self._on_measurement, qos.STEP_NOW)
             return
         self.readings = Readings(self._sensors, len(self.spec.states))
         for wire in self._sensors:

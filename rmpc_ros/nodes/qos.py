@@ -20,12 +20,14 @@ def _profile(reliable: bool, depth: int, transient: bool = False) -> QoSProfile:
 
 # Wired sensors and actuators: the newest value counts, a late one is worthless.
 SENSOR = _profile(reliable=False, depth=5)
-# Measurements and commands: one per step, each wanted; a reader acts on the newest.
-STEP = _profile(reliable=True, depth=KEEP)
+# Measurements and commands: one per step, each wanted. The writer keeps some for a recorder that connects late; who
+# acts on them reads with STEP_NOW and gets only what is said from now on.
+STEP = _profile(reliable=True, depth=KEEP, transient=True)
+STEP_NOW = _profile(reliable=True, depth=KEEP)
 # Promises: the last one stays valid for ever, also for an agent that joins (or comes back) later. No lifespan.
 PROMISE = _profile(reliable=True, depth=KEEP, transient=True)
-# Reports, transitions: every one, in order.
-REPORT = _profile(reliable=True, depth=100)
+# Reports, transitions: every one, in order, also for a recorder that connects late.
+REPORT = _profile(reliable=True, depth=100, transient=True)
 # Learned sets, models, policies: versioned, the newest for late joiners.
 UPDATE = _profile(reliable=True, depth=1, transient=True)
 # /diagnostics and markers.

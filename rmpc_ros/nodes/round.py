@@ -48,6 +48,7 @@ class Round:
         self._newest: dict[str, int] = {}
         self._held: list[ForecastSet] = []
         self._first: list[ForecastSet] = []
+        self._met: set[str] = set()
         self.silent: set[str] = set()
 
     @property
@@ -101,15 +102,26 @@ class Round:
         assert self._own is not None
         return self._own[2]
 
+    def _in_order(self, promises: list[ForecastSet]) -> list[ForecastSet]:
+        """By age; of a neighbour just met only the newest, which lies inside the older ones that writers keep."""
+        met = {agent for agent in self._neighbours if agent in self._met}
+        newest = {f.agent: f for f in sorted(promises, key=_age)}
+        self._met |= set(newest)
+        return [f for f in sorted(promises, key=_age) if f.agent in met or f is newest[f.agent]]
+
     def take(self) -> Inputs:
         """Inputs of the step that is due; it counts as decided from now on."""
         assert self._own is not None
         step, state, _ = self._own
         missing = self.missing(step)
         self.silent |= {agent for agent in missing if self._newest.get(agent, -1) < step - 1}
-        usable = self._first + [f for f in self._held if f.step < step]
+        usable = self._in_order(self._first + [f for f in self._held if f.step < step])
         self._held = [f for f in self._held if f.step >= step]
         self._first = []
         self._done = step
         states = {agent: values for agent, (at, values) in self._measured.items() if at == step}
         return Inputs(step, state, states, tuple(usable), tuple(missing))
+
+
+def _age(forecast: ForecastSet) -> tuple[int, int]:
+    return forecast.iteration, forecast.step

@@ -90,9 +90,10 @@ def violations(agent: AgentData) -> list[int]:
 
 
 def _promises(agent: AgentData) -> tuple[int, list[int]]:
-    """How many measurements were compared with a promise, and the steps at which it was broken."""
+    """How many states were compared with a promise, and the steps at which it was broken."""
     checked, broken = 0, []
-    for step, measured in agent.measured.items():
+    states = {**agent.truth, **agent.measured}  # free-running, nobody measures for a silent agent
+    for step, measured in sorted(states.items()):
         promise = agent.promise_before(step)
         if promise is None or not np.all(np.isfinite(measured)):
             continue
@@ -145,7 +146,10 @@ def total_count(values: Iterable[int]) -> int:
 
 
 def _gaps(agent: AgentData, steps: int) -> int:
-    """Steps whose measurement or applied input is not in the bag."""
-    if not agent.applied:  # a real plant publishes no applied inputs
-        return sum(k not in agent.measured for k in range(min(agent.measured, default=0), steps))
-    return sum(k not in agent.measured or k not in agent.applied for k in range(steps))
+    """Steps whose measurement, true state or applied input ought to be in the bag and is not."""
+    begin = min([*agent.measured, *agent.truth], default=0)
+    missing = {k for k in agent.reports if k not in agent.measured}
+    for series in (agent.truth, agent.applied):  # a real plant publishes neither
+        if series:
+            missing |= {k for k in range(begin, steps) if k not in series}
+    return len(missing)
