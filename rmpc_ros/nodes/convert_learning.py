@@ -1,0 +1,213 @@
+"""Messages of the learning side to objects and back: transitions, and versioned updates with certificate and checksum.
+
+`*_message` makes a message, `*_from` checks one and raises `MessageError` naming the field before any content is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, NoReturn, get_args
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+
+import rmpc_ros.msg as msg
+from rmpc_ros.nodes.checks import ANY_TIME, Check, Peers, Window, packed
+from rmpc_ros.nodes.convert import header
+
+Vector = NDArray[np.float64]
+Subject = Literal["uncertainty", "model", "policy"]
+SUBJECTS: tuple[Subject, ...] = get_args(Subject)
+
+_CLASS = {"uncertainty": msg.UncertaintyUpdate, "model": msg.ModelUpdate, "policy": msg.PolicyUpdate}
+_KIND_FIELD = {"uncertainty": "family", "model": "kind", "policy": "kind"}
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One control step of an agent as data to learn from, in the plant file's units.
+
+    Attributes
+    ----------
+    state, next_state : (nx,) measured at `step` and `step + 1`
+    input : (nu,) applied in between
+    neighbours : measured states of the neighbours at `step`
+    disturbance : (nx,) next_state minus prediction
+    rewards : terms by name
+    """
+
+    agent: str
+    step: int
+    state: Vector
+    next_state: Vector
+    input: Vector
+    neighbours: Mapping[str, Vector]
+    disturbance: Vector
+    rewards: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Update:
+    """A new uncertainty set, model or policy for some agents.
+
+    Attributes
+    ----------
+    subject : "uncertainty", "model" or "policy"
+    kind : family of the set, kind of the model or policy
+    agents : whom it is for; empty for every agent
+    version : counts up; only a newer one replaces what is in force
+    content, certificate : JSON objects
+    """
+
+    subject: Subject
+    plant: str
+    agents: tuple[str, ...]
+    version: int
+    kind: str
+    content: dict[str, Any]
+    certificate: dict[str, Any]
+
+
+# -- transitions ------------------------------------------------------------------------------------------------------
+def transition_message(transition: Transition, peers: Peers, stamp: Time) -> msg.Transition:
+    """Message of a transition."""
+    layout = peers.agents[transition.agent]
+    out = msg.Transition(header=header(stamp), run=peers.run, agent=transition.agent, step=transition.step)
+    out.state_names = list(layout.states)
+    out.state = packed(transition.state)
+    out.next_state = packed(transition.next_state)
+    out.input_names = list(layout.inputs)
+    out.input = packed(transition.input)
+    out.neighbours = list(transition.neighbours)
+    states = list(transition.neighbours.values())
+    out.neighbour_sizes = [len(values) for values in states]
+    out.neighbour_states = packed(np.concatenate([np.zeros(0), *states]))
+    out.disturbance_estimate = packed(transition.disturbance)
+    out.reward_names = list(transition.rewards)
+    out.rewards = packed(list(transition.rewards.values()))
+    return out
+
+
+def transition_from(message: msg.Transition, peers: Peers, window: Window = ANY_TIME) -> Transition:
+    """Checked transition of a message.
+
+    Raises
+    ------
+    MessageError
+        The message does not fit `peers` and `window`, or a number is not finite.
+    """
+    check = Check(message)
+    layout = check.origin(peers)
+    step = check.time(window)
+    nx, nu = len(check.names("state_names", layout.states)), len(check.names("input_names", layout.inputs))
+    names = tuple(message.neighbours)
+    for name in names:
+        if name not in peers.agents:
+            raise check.refuse("unknown agent", "neighbours", f"'{name}'; known: {', '.join(peers.agents)}")
+    if len(set(names)) < len(names):
+        raise check.refuse("wrong names", "neighbours", f"{', '.join(names)}; each once")
+    expected = [len(peers.agents[name].states) for name in names]
+    sizes = [int(size) for size in message.neighbour_sizes]
+    if sizes != expected:
+        raise check.refuse("wrong length", "neighbour_sizes", f"{sizes}; expected {expected}")
+    ends = np.cumsum([0, *sizes])
+    together = check.floats("neighbour_states", (int(ends[-1]),))
+    parts = (together[begin:end] for begin, end in pairwise(ends))
+    terms = tuple(message.reward_names)
+    if len(set(terms)) < len(terms):
+        raise check.refuse("wrong names", "reward_names", f"{', '.join(terms)}; each once")
+    return Transition(
+        agent=str(message.agent),
+        step=step,
+        state=check.floats("state", (nx,)),
+        next_state=check.floats("next_state", (nx,)),
+        input=check.floats("input", (nu,)),
+        neighbours=dict(zip(names, parts, strict=True)),
+        disturbance=check.floats("disturbance_estimate", (nx,)),
+        rewards=dict(zip(terms, check.floats("rewards", (len(terms),)).tolist(), strict=True)),
+    )
+
+
+# -- versioned updates ------------------------------------------------------------------------------------------------
+def update_message(update: Update, stamp: Time, run: str) -> Any:
+    """UncertaintyUpdate, ModelUpdate or PolicyUpdate of an update.
+
+    Raises
+    ------
+    ValueError
+        The content or the certificate holds a number that is not finite.
+    """
+    out = _CLASS[update.subject](header=header(stamp), run=run, plant=update.plant, agents=list(update.agents))
+    out.version = update.version
+    setattr(out, _KIND_FIELD[update.subject], update.kind)
+    out.content_json = json.dumps(update.content, allow_nan=False)
+    out.certificate_json = json.dumps(update.certificate, allow_nan=False)
+    out.sha256 = checksum(out.content_json)
+    return out
+
+
+def update_from(message: Any, plant: str, peers: Peers, kinds: Sequence[str], in_force: int = 0) -> Update:
+    """Checked update of a message.
+
+    Parameters
+    ----------
+    plant : name of this plant
+    kinds : families or kinds the receiver can use
+    in_force : version that the update must exceed
+
+    Raises
+    ------
+    MessageError
+        Other run or plant, unknown agent or kind, stale version, damaged content.
+    """
+    check = Check(message)
+    subject = next((name for name, cls in _CLASS.items() if isinstance(message, cls)), None)
+    if subject is None:
+        raise check.refuse("wrong value", "type", f"{type(message).__name__} is not an update")
+    if message.run != peers.run:
+        raise check.refuse("other run", "run", f"'{message.run}'; this is run '{peers.run}'")
+    if message.plant != plant:
+        raise check.refuse("wrong value", "plant", f"'{message.plant}'; this is plant '{plant}'")
+    for name in message.agents:
+        if name not in peers.agents:
+            raise check.refuse("unknown agent", "agents", f"'{name}'; known: {', '.join(peers.agents)}")
+    if message.version <= in_force:
+        raise check.refuse("stale", "version", f"{message.version}; version {in_force} is in force")
+    field = _KIND_FIELD[subject]
+    kind = str(getattr(message, field))
+    if kind not in kinds:
+        raise check.refuse("wrong value", field, f"'{kind}'; allowed: {', '.join(kinds)}")
+    if message.sha256 != checksum(message.content_json):
+        raise check.refuse("damaged", "sha256", "does not belong to content_json")
+    return Update(
+        subject=SUBJECTS[list(_CLASS).index(subject)],
+        plant=plant,
+        agents=tuple(message.agents),
+        version=int(message.version),
+        kind=kind,
+        content=_object(check, "content_json", message.content_json),
+        certificate=_object(check, "certificate_json", message.certificate_json),
+    )
+
+
+def checksum(text: str) -> str:
+    """SHA-256 of a text's UTF-8 bytes, hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _object(check: Check, field: str, text: str) -> dict[str, Any]:
+    def not_finite(word: str) -> NoReturn:
+        raise check.refuse("not finite", field, f"{word} is in it")
+
+    try:
+        found = json.loads(text, parse_constant=not_finite)
+    except json.JSONDecodeError as error:
+        raise check.refuse("damaged", field, f"not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise check.refuse("damaged", field, f"a JSON {type(found).__name__}; expected an object")
+    return found
