@@ -13,8 +13,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rmpc_ros.errors import PromiseError
 from rmpc_ros.mpc.local import Matrix, Vector
 from rmpc_ros.network.agent import MODES, Agent, Decision
+from rmpc_ros.network.channel import Channel, Faults
 from rmpc_ros.network.nominal import NominalAgent
 
 
@@ -44,6 +46,7 @@ class LoopResult:
     worst_margin : smallest distance of a true state or input to a limit over half its range
     promise_width : (rows, ) all promised half-widths over limits; empty for nominal agents
     modes : counts per mode
+    refused : promises that were not believed, mostly because a newer one had overtaken them
     states : (steps, n) true states, agents in order
     inside_terminal : share of promised half-widths of the next five steps that are below the invariant box's
     """
@@ -55,6 +58,7 @@ class LoopResult:
     worst_margin: float
     promise_width: Vector
     modes: dict[str, int]
+    refused: int
     states: Matrix
     inside_terminal: float
 
@@ -65,6 +69,7 @@ def run(
     steps: int,
     disturbances: Callable[[int], Vector] | None = None,
     first_step: int = 0,
+    channel: Channel | None = None,
     watch: Callable[[int, dict[str, Decision]], None] | None = None,
 ) -> LoopResult:
     """Simulate a closed loop.
@@ -76,13 +81,17 @@ def run(
     steps : number of periods
     disturbances : value for each step; default the plant's own processes
     first_step : number of the first step
+    channel : the network between the agents; default a perfect one
     watch : called with every step's decisions
     """
     designs = {name: agent.design for name, agent in agents.items()}
     robust = {name: agent for name, agent in agents.items() if isinstance(agent, Agent)}
-    announced = {name: agent.start(first_step) for name, agent in robust.items()}
+    for starting in robust.values():
+        starting.start(first_step)
+    followers = {name: [n for n, d in designs.items() if name in d.neighbours] for name in designs}
+    channel = channel or Channel(Faults(), 0)
     modes: dict[str, int] = dict.fromkeys(MODES, 0)
-    violations = broken = 0
+    violations = broken = refused = 0
     cost, worst = 0.0, np.inf
     states: list[Vector] = []
     widths: list[Matrix] = []
@@ -92,17 +101,21 @@ def run(
         inputs: dict[str, Vector] = {}
         decisions: dict[str, Decision] = {}
         for name, agent in agents.items():
-            seen = {other: measured[other] for other in agent.design.neighbours}
+            neighbours = agent.design.neighbours
             if isinstance(agent, NominalAgent):
-                inputs[name] = agent.input(measured[name], seen)
+                inputs[name] = agent.input(measured[name], {other: measured[other] for other in neighbours})
                 continue
-            if k > first_step:
-                for other in seen:
-                    agent.receive(announced[other])
+            for promise in channel.receive(k, name):
+                try:
+                    agent.receive(promise)
+                except PromiseError:  # an older message overtaken by a newer one, or worse: not believed, counted
+                    refused += 1
+            seen = {other: measured[other] for other in neighbours if channel.measurement_arrives(k, other)}
             decisions[name] = agent.step(k, measured[name], seen)
             inputs[name] = decisions[name].input
         for name, decision in decisions.items():
-            announced[name] = decision.forecast
+            for other in followers[name]:
+                channel.send(k, other, decision.forecast)
             modes[decision.mode] += 1
             broken += not decision.report.promise_kept
             widths.append(decision.report.promise_width)
@@ -126,6 +139,7 @@ def run(
         float(worst),
         np.concatenate([w.ravel() for w in widths]) if widths else np.empty(0),
         modes,
+        refused,
         np.array(states),
         float(np.mean(np.concatenate([n.ravel() for n in narrow]))) if narrow else float("nan"),
     )

@@ -28,7 +28,7 @@ class NominalAgent:
         model = replace(design.model, disturbances=())
         self._hard = FixedFeedback(model, design.cost, design.horizon)
         self._soft = SoftBackup(self._hard)
-        self._lower, self._upper = _coordinate_limits(design)
+        self._lower, self._upper = coordinate_limits(design)
 
     def input(self, state: Vector, neighbour_states: Mapping[str, Vector]) -> Vector:
         """Input (nu,) for measured states, physical units."""
@@ -49,8 +49,8 @@ class NominalAgent:
         return np.clip(u, design.input_lower, design.input_upper)
 
 
-def _coordinate_limits(design: AgentDesign) -> tuple[Matrix, Matrix]:
-    """Box around the physical limits in normalised coordinates, (nx,), (nx,)."""
+def coordinate_limits(design: AgentDesign) -> tuple[Matrix, Matrix]:
+    """Smallest box around the physical limits in normalised coordinates, (nx,), (nx,)."""
     T = design.transform
     low, high = design.state_lower - design.steady_state, design.state_upper - design.steady_state
     products = np.stack([T * low, T * high])
