@@ -82,13 +82,11 @@ def _draw(results: dict[str, list[LoopResult]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), constrained_layout=True)
-    axes[0].boxplot([[r.cost for r in results[k]] for k in KINDS], tick_labels=[k.replace("_", "\n") for k in KINDS])
+    labels = [kind.replace("_", "\n") for kind in KINDS]
+    axes[0].boxplot([[r.cost for r in results[kind]] for kind in KINDS], tick_labels=labels)
     axes[0].set_ylabel("mean stage cost per step")
-    axes[1].bar(
-        [k.replace("_", "\n") for k in KINDS],
-        [sum(r.violations for r in results[k]) for k in KINDS],
-        color=["C0", "C0", "C3", "C3"],
-    )
+    violations = [sum(r.violations for r in results[kind]) for kind in KINDS]
+    axes[1].bar(labels, violations, color=["C0", "C0", "C3", "C3"])
     axes[1].set_ylabel("violations, all seeds")
     figure.savefig(path, dpi=120)
     plt.close(figure)
