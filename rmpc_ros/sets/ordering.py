@@ -90,28 +90,63 @@ class OrderingSet(UncertaintySet):
 
     @cached_property
     def _lp(self) -> LinearProgram:
+        """The rows without z, which becomes a number in row and column bounds: few rows, simple bounds."""
         n, d = self.data.shape
         rows, middle = self._rows
-        below = sparse.hstack(
-            [sparse.csc_array((3 * n, 2 * d)), sparse.csc_array(np.full((3 * n, 1), -1 / n)), sparse.eye_array(3 * n)]
-        )
+        matrix = sparse.hstack([rows[:, : 2 * d], rows[:, 2 * d + 1 :]], format="csc")
         free = np.full(2 * d, np.inf)
         return LinearProgram(
-            np.zeros(rows.shape[1]),
-            sparse.vstack([rows, below]),
-            np.concatenate([middle - self.G, np.full(3 * n, -np.inf)]),
-            np.concatenate([middle + self.G, np.zeros(3 * n)]),
-            np.concatenate([-free, [1.0], np.zeros(3 * n)]),
-            np.concatenate([free, [1 / self.epsilon], np.full(3 * n, 1 / (n * self.epsilon))]),
+            np.zeros(matrix.shape[1]),
+            matrix,
+            middle - self.G,
+            middle + self.G,
+            np.concatenate([-free, np.zeros(3 * n)]),
+            np.concatenate([free, np.full(3 * n, 1 / n)]),
+            options={"presolve": "off"},  # keeps the basis from one z and one direction to the next
         )
 
+    @cached_property
+    def _stacked(self) -> sparse.csc_array:
+        return sparse.csc_array(self._rows[0][:, 2 * self.dim + 1 :])
+
+    def _at(self, z: float) -> tuple[float, float, Vector]:
+        """Least -v'u for one z, its derivative in z, and u."""
+        n, d = self.data.shape
+        _, middle = self._rows
+        shift = middle[:2] - z
+        self._lp.set_row_bounds([0, 1], shift - self.G, shift + self.G)
+        self._lp.set_bounds(np.arange(2 * d, 2 * d + 3 * n), np.zeros(3 * n), np.full(3 * n, z / n))
+        best = self._lp.solve()
+        reduced = -(self._stacked.T @ best.row_dual)  # of the weights; negative: held by the bound z/N
+        slope = -float(best.row_dual[0] + best.row_dual[1]) + float(np.minimum(reduced, 0.0).sum()) / n
+        return best.objective, slope, best.x[:d]
+
     def _optimum(self, direction: Vector) -> tuple[float, Vector]:
-        """Linear program, warm-started from the last direction."""
+        """Search over z in [1, 1/eps]: the value is convex and piecewise linear in z, so tangents find its minimum."""
         cost = np.zeros(self._lp.size[1])
         cost[: self.dim] = -direction
         self._lp.set_cost(cost)
-        best = self._lp.solve()
-        return -best.objective, best.x[: self.dim]
+        low, high = 1.0, 1 / self.epsilon
+        left, right = self._at(low), self._at(high)
+        if left[1] >= 0:
+            return -left[0], left[2]
+        if right[1] <= 0:
+            return -right[0], right[2]
+        best = min(left, right, key=lambda point: point[0])
+        for _ in range(100):
+            if right[1] - left[1] <= 1e-14 * (1 + abs(best[0])):
+                break
+            z = (left[0] - right[0] + right[1] * high - left[1] * low) / (right[1] - left[1])
+            lowest = left[0] + left[1] * (z - low)
+            if best[0] - lowest <= 1e-9 * (1 + abs(best[0])) or not low < z < high:
+                break
+            middle = self._at(z)
+            best = min(best, middle, key=lambda point: point[0])
+            if middle[1] < 0:
+                low, left = z, middle
+            else:
+                high, right = z, middle
+        return -best[0], best[2]
 
     def parameters(self) -> dict[str, Any]:
         """Samples, threshold, epsilon."""

@@ -154,7 +154,7 @@ class _Plan:
 
 
 def _counterpart_times(kind: str, settings: Settings) -> dict[str, Any]:
-    n = settings["products"]
+    n: int = settings["products"]
     rng = np.random.default_rng(settings["seed"])
     plan = _Plan(rng.uniform(1, 2, n), rng.uniform(0, 1, (n, n)), rng.uniform(0.5, 1.5, (n, n)), float(n) * np.ones(n))
     sets = [_random_set(kind, n, rng) for _ in range(settings["changes"] + 1)]
