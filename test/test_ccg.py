@@ -247,3 +247,16 @@ def test_vertices_samples_and_location_of_a_union():
     with pytest.raises(SetError, match="no subset"):
         union.locate([5.0, 5.0])
     assert PolytopeUnion.boxes([([0.0], [1.0]), ([1.0], [2.0])], 3).count == 8
+
+
+def test_union_takes_sets_of_the_library():
+    from rmpc_ros.sets.box import Box
+    from rmpc_ros.sets.ellipsoid import Ellipsoid
+    from rmpc_ros.sets.polytope import Polytope as PolytopeSet
+
+    members = [Box([0.0, 0.0], [0.5, 1.0]), PolytopeSet(TRIANGLE.D, TRIANGLE.d)]
+    union = PolytopeUnion.from_sets(members)
+    for v in np.random.default_rng(0).uniform(-1.2, 1.2, (200, 2)):
+        assert union.contains(v) == any(bool(m.contains(v)) for m in members)
+    with pytest.raises(SetError, match="ellipsoid"):
+        PolytopeUnion.from_sets([Ellipsoid([0.0, 0.0], np.eye(2), 1.0)])

@@ -82,8 +82,8 @@ def test_nested_scheme_finds_the_best_first_stage():
 
 
 def test_worst_case_of_integer_recourse_may_lie_inside():
-    """A set-up cost of 1 covers all v <= 1, otherwise pay v: the worst v is interior to no vertex of [0, 3]."""
-    problem = TwoStageProblem(  # y0 in {0,1}: regime; y1 >= v - 2 y0, y2 >= 2 y0 - v: pay distance to 0 or to 2
+    """Recourse pays the distance of v in [0, 2] to the nearer of 0 and 2: no vertex is the worst, 1 is."""
+    problem = TwoStageProblem(  # y0 in {0, 1} picks the end; y1 >= v - 2 y0, y2 >= 2 y0 - v
         c=[0.0], b=[0.0, 1.0, 1.0], T=[[0.0], [0.0]], W=[[-2.0, -1.0, 0.0], [2.0, 0.0, -1.0]],
         M=[[1.0], [-1.0]], h=[0.0, 0.0], lower=0.0, upper=0.0,
         recourse_lower=0.0, recourse_upper=[1.0, 5.0, 5.0], recourse_integer=[0],

@@ -4,9 +4,9 @@ A cost G is the worst iff no v in U leaves every recourse dearer than G. With th
 
     phi_I(v; G) = min_{y, s >= 0} { w's : W y + W_I y_I - s <= h - T x - M v,  b'y + b_I y_I - s_0 <= G,  bounds on y }
 
-the search is  max_{v in U} min_{I found} phi_I(v; G) > 0 ?  Its multipliers lie in [0, w] by construction and its slacks
-in intervals that follow from the bounds of y and U, so the big-M numbers of the complementarity conditions are derived,
-never assumed. If some v comes out positive, the true recourse there either costs more than G (G grows), or has an
+the search is  max_{v in U} min_{I found} phi_I(v; G) > 0 ?  Its multipliers lie in [0, w] by construction and its
+slacks in intervals that follow from the bounds of y and U, so the big-M numbers of the complementarity conditions are
+derived, never assumed. If some v comes out positive, the true recourse there either costs more than G (G grows), or has an
 integer part not yet known (it is added), or does not exist. Otherwise G is proven.
 
 v enters by the description of seed 001 eq. (5): v_t = sum_k v_tk, D_k v_tk <= d_k e_tk, sum_k e_tk = 1. With integers
@@ -168,7 +168,7 @@ class KktSearch:
                     values[j] = direction * program.solve().objective - direction
                 except UnboundedError as error:
                     raise DataError(
-                        f"recourse variable {j} has no {'lower' if direction > 0 else 'upper'} bound, given or implied: "
+                        f"recourse {j} lacks a {'lower' if direction > 0 else 'upper'} bound, given or implied; "
                         "the optimality conditions need one"
                     ) from error
         return low, high
@@ -241,7 +241,7 @@ def _elastic(
     v_low: Vector,
     v_high: Vector,
 ) -> None:
-    """Theta <= 1's with (y, s) optimal in  min { 1's : W y + M v - s <= r, low <= y <= high, s >= 0 }  (rows scaled)."""
+    """Rows for  theta <= 1's,  (y, s) optimal in  min { 1's : W y + M v - s <= r, low <= y <= high, s >= 0 }."""
     m, n = W.shape
     positive, negative = np.maximum(W, 0.0), np.minimum(W, 0.0)
     m_plus, m_minus = np.maximum(M, 0.0), np.minimum(M, 0.0)

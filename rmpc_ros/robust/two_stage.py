@@ -21,6 +21,7 @@ from scipy import sparse
 from scipy.spatial import ConvexHull, QhullError
 
 from rmpc_ros.errors import DataError, InfeasibleError, SetError, UnboundedError
+from rmpc_ros.sets.base import UncertaintySet
 from rmpc_ros.solvers.lp import LinearProgram, solve_lp
 
 Vector = NDArray[np.float64]
@@ -289,6 +290,23 @@ class PolytopeUnion:
     def boxes(cls, pairs: Sequence[tuple[ArrayLike, ArrayLike]], steps: int = 1) -> PolytopeUnion:
         """Union of boxes given as (lower, upper) pairs."""
         return cls(tuple(Polytope.box(lower, upper) for lower, upper in pairs), steps)
+
+    @classmethod
+    def from_sets(cls, sets: Sequence[UncertaintySet], steps: int = 1) -> PolytopeUnion:
+        """Union of polyhedral sets (box, polytope, budget without auxiliary variables, ...).
+
+        Raises
+        ------
+        SetError
+            A set is not described by linear inequalities in v alone.
+        """
+        polytopes = []
+        for n, member in enumerate(sets):
+            form = member.conic()
+            if form.G.shape[1] or any(cone.kind != "nonnegative" for cone in form.cones):
+                raise SetError(f"union: set {n} of family '{member.family}' is not given by rows D v <= d")
+            polytopes.append(Polytope(form.F.toarray(), form.h))
+        return cls(tuple(polytopes), steps)
 
     @property
     def dim(self) -> int:

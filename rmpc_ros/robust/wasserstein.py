@@ -5,7 +5,8 @@
 
 Column-and-constraint generation: one mixed-integer program per sample finds its worst v; cuts
 s_n >= b'y - l norm1(v* - v_n) with a recourse copy of v* enter the master. On boxes the worst coordinate is an end of a
-piece or the sample's own value, so three candidates per coordinate are exact. Source: Mohajerin Esfahani and Kuhn (2018); seed 001, scheme 2 and its supplement.
+piece or the sample's own value, so three candidates per coordinate are exact.
+Source: Mohajerin Esfahani and Kuhn (2018); seed 001, scheme 2 and its supplement.
 """
 
 from __future__ import annotations
