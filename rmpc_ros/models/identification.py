@@ -81,7 +81,8 @@ def fit_least_squares(x: Matrix, u: Matrix, after: Matrix, ridge: float = 0.0) -
     condition = float(np.linalg.cond(information))
     if condition > 1e14:
         raise DataError(
-            f"the data do not tell all entries apart (condition {condition:.1e}): excite every input, in open loop or with dither"
+            f"the data do not tell all entries apart (condition {condition:.1e}): excite every input, "
+            "in open loop or with dither"
         )
     covariance = np.linalg.inv(information + ridge * np.eye(p)) / np.outer(scale, scale)
     theta = covariance @ (z.T @ after)
@@ -170,4 +171,5 @@ def _inputs(A: Matrix, C: Matrix, y: Matrix, u: Matrix) -> tuple[Matrix, Matrix,
         state = A @ state + np.kron(np.eye(n), u[k])
         power = A @ power
     solution, *_ = np.linalg.lstsq(regressor.reshape(count * ny, unknowns), y.ravel(), rcond=None)
-    return solution[: n * m].reshape(n, m), solution[n * m : n * m + ny * m].reshape(ny, m), solution[-n:]
+    found: Vector = np.asarray(solution, float)
+    return found[: n * m].reshape(n, m), found[n * m : n * m + ny * m].reshape(ny, m), found[-n:]
