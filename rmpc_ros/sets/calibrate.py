@@ -133,7 +133,9 @@ class Split:
     calibration: NDArray[np.intp]
 
 
-def split_rows(samples: int, least_shape: int, epsilon: float, confidence: float, seed: int, count: int | None) -> Split:
+def split_rows(
+    samples: int, least_shape: int, epsilon: float, confidence: float, seed: int, count: int | None
+) -> Split:
     """Random split of the rows; `count` calibration rows, by default a third but never fewer than are needed.
 
     Raises

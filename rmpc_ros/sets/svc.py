@@ -135,7 +135,7 @@ class SupportVectorSet(UncertaintySet):
             x = x0 + np.where(b >= 0, taken, -taken)
             values[m] = b @ x
             points[m] = x
-        return values, np.linalg.solve(self.transform, points.T).T
+        return values, np.asarray(np.linalg.solve(self.transform, points.T).T, float)
 
     def support(self, directions: ArrayLike) -> Vector:
         """Exact support, see `_knapsack`."""
