@@ -68,7 +68,7 @@ class NetworkDesign:
     announced : per (sender, signal) and stage the set, None where the signal is a known point ("local" only)
     forms : how those sets are written ("local" only)
     sizes : variables, rows, nonzeros of the joint program; agent_sizes those of each agent's own ("local" only)
-    build_seconds, solve_seconds : the joint program's, in this process
+    build_seconds, solve_seconds : wall time of building, CPU time of solving the joint program
     """
 
     network: Network

@@ -2,8 +2,8 @@
 
     e(w) <= 0 for all w   becomes   e_0 + sum over blocks of sigma_block(e_block) <= 0,
 
-one support function per block of w (math.md section 1). Each abs(coefficient) gets ONE slack that all constraints
-share: half the size of a dual vector per row (targets.md). Data are collected as sparse triplets and given to HiGHS
+one support function per block of w (math.md section 1). Each abs(coefficient) is p + q with coefficient = p - q and
+p, q >= 0, a pair that all constraints share. Data are collected as sparse triplets and given to HiGHS
 (linear) or Clarabel (second-order and semidefinite blocks, squares).
 """
 
@@ -105,7 +105,7 @@ class RobustProgram:
         self.cost: list[tuple[Integers, Vector]] = []
         self.squares: list[tuple[Integers, Vector]] = []
         self.cost_constant = 0.0
-        self._abs: dict[int, int] = {}
+        self._abs: dict[int, tuple[int, int]] = {}
 
     # -- variables and plain rows -------------------------------------------------------------------------------------
     def new(self, count: int, lower: ArrayLike = -np.inf, upper: ArrayLike = np.inf) -> Integers:
@@ -155,8 +155,8 @@ class RobustProgram:
         single = alone & (t.var != CONSTANT)
         zero = np.zeros
         parts = [Table(t.rows, t.row[number], zero(number.sum(), np.int64), t.var[number], np.abs(t.val[number]))]
-        slack = self.absolute(t.var[single])
-        parts.append(Table(t.rows, t.row[single], zero(single.sum(), np.int64), slack, np.abs(t.val[single])))
+        for half in self.absolute(t.var[single]):
+            parts.append(Table(t.rows, t.row[single], zero(single.sum(), np.int64), half, np.abs(t.val[single])))
         many = np.flatnonzero(counts > 1)
         if many.size:
             place = np.full(counts.size, -1)
@@ -164,24 +164,25 @@ class RobustProgram:
             inside = ~alone
             entry = place[group[inside]]
             values = Table(many.size, entry, zero(entry.size, np.int64), t.var[inside], t.val[inside])
-            top = self._at_least_plus_minus(values)
-            parts.append(Table(t.rows, t.row[first[many]], zero(many.size, np.int64), top, np.ones(many.size)))
+            top = self._split(values)
+            parts.append(Table(t.rows, t.row[first[many]][top.row], top.col, top.var, top.val))
         return total(parts)
 
-    def _at_least_plus_minus(self, values: Table) -> Integers:
-        """New slacks r >= abs(values), one per entry."""
-        r = self.new(values.rows, 0.0)
-        column = Table.variables(r[:, None], [0])
-        self.add_rows(stack([column - values, column + values]), 0.0, np.inf)
-        return r
+    def _split(self, values: Table) -> Table:
+        """abs(values) from above, as p + q with values = p - q, p, q >= 0: one equality row and no inequality."""
+        p, q = self.new(values.rows, 0.0), self.new(values.rows, 0.0)
+        plus, minus = Table.variables(p[:, None], [0]), Table.variables(q[:, None], [0])
+        self.add_rows(total([values, plus.times(-1.0), minus]), 0.0, 0.0)
+        return plus + minus
 
-    def absolute(self, variables: Integers) -> Integers:
-        """Slacks r >= abs(v) of the named variables; one per variable, shared by all who ask."""
+    def absolute(self, variables: Integers) -> tuple[Integers, Integers]:
+        """Parts (p, q) with p + q >= abs(v) of the named variables; one pair per variable, shared by all who ask."""
         missing = np.array(sorted({int(v) for v in variables} - self._abs.keys()), np.int64)
         if missing.size:
-            slack = self._at_least_plus_minus(Table.variables(missing[:, None], [0]))
-            self._abs.update(zip(missing.tolist(), slack.tolist(), strict=True))
-        return np.array([self._abs[int(v)] for v in variables], np.int64)
+            parts = self._split(Table.variables(missing[:, None], [0])).var.reshape(2, -1)
+            self._abs.update((int(v), (int(p), int(q))) for v, p, q in zip(missing, *parts, strict=True))
+        pairs = np.array([self._abs[int(v)] for v in variables], np.int64).reshape(-1, 2)
+        return pairs[:, 0], pairs[:, 1]
 
     def _block_magnitude(self, t: Table, row: int, block: Block) -> Table:
         """Support of one non-box block for one entry, as a new variable."""
@@ -213,6 +214,10 @@ class RobustProgram:
     def robust_abs_le(self, table: Table, bound: Table) -> None:
         """abs(e(w)) <= b for all w, with b affine in the decisions (column 0 only); symmetric blocks share slacks."""
         fixed = _filter(table, table.col == 0)
+        if not np.any(table.col > 0) and np.all(bound.var == CONSTANT):  # nothing uncertain: one two-sided row each
+            limit = bound.evaluate(np.empty(0), 1)[:, 0]
+            self.add_rows(fixed, -limit, limit)
+            return
         up = self.magnitude(table)
         symmetric = all(b.kind != "vertices" for b in self.w.blocks)
         down = up if symmetric else self.magnitude(table.times(-1.0))

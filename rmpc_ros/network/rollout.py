@@ -164,7 +164,7 @@ def add_costs(program: RobustProgram, agent: Agent, run: Rollout, horizon: int, 
             if cost.kind in ("norm2", "square"):
                 if epigraph == "affine":
                     raise ConfigError(f"agent '{agent.name}': cost '{cost.kind}' takes the constant epigraph only")
-                m = program.at_least_abs(r)
+                m = _componentwise(program, r)
                 if cost.kind == "square":
                     squares.append(m)
                     continue
@@ -196,6 +196,15 @@ def _residual(cost: Cost, agent: Agent, run: Rollout, t: int) -> Table:
     if cost.m0 is not None:
         parts.append(Table.constant(cost.m0[t] if cost.m0.ndim == 2 else cost.m0))
     return total(parts)
+
+
+def _componentwise(program: RobustProgram, r: Table) -> Integers:
+    """Variables m with m_k >= abs(r_k) for all w; m = r where nothing is uncertain (only its square or norm counts)."""
+    if np.any(r.col > 0):
+        return program.at_least_abs(r)
+    m = program.new(r.rows)
+    program.equal_zero(r - Table.variables(m[:, None], [0]))
+    return m
 
 
 def _constant_epigraph(program: RobustProgram, cost: Cost, r: Table) -> Table:

@@ -135,6 +135,7 @@ class SparseQp:
         A: sparse.csc_matrix | None = None,
         b: Vector | None = None,
         tolerance: float = 1e-6,
+        condense_equalities: bool = False,
     ) -> None:
         self.P, self.c, self.G, self.A, self.b = P, c, G, A, b
         self.lower, self.upper = lower, upper
@@ -142,6 +143,8 @@ class SparseQp:
         self.x_upper = np.full(c.size, np.inf) if x_upper is None else x_upper
         self.tolerance = tolerance
         self._solver = piqp.SparseSolver()
+        if condense_equalities:  # pays where equality rows are many and short
+            self._solver.settings.kkt_solver = piqp.KKTSolver.sparse_ldlt_eq_cond
         self._solver.settings.eps_abs = tolerance * 1e-2
         self._solver.settings.eps_rel = tolerance * 1e-2
         self._solver.settings.preconditioner_reuse_on_update = True

@@ -28,7 +28,8 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     _draw(rows, folder / "topologies.png")
     return dict(settings) | {
         "time_convention": "parallel_s counts the slowest agent of each round (colour by colour), as a network of M "
-        "computers would take; total_cpu_s adds all agents up; both without building, both include the repair",
+        "computers would take; total_cpu_s adds all agents up; both without building, both include the repair; all "
+        "are CPU times",
         "rows": rows,
     }
 
@@ -64,7 +65,10 @@ def negotiate(network: Network, iterations: int, most: int) -> dict[str, Any]:
     per_agent: list[float] = []
     while rounds < most:
         for _ in range(iterations if rounds == 0 else 5):
-            step = negotiation.iterate()
+            try:
+                step = negotiation.iterate()
+            except InfeasibleError as error:
+                return {"status": "infeasible", "reason": str(error), "iterations": rounds}
             parallel += step.parallel_seconds
             total += float(step.agent_seconds.sum())
             per_agent.append(float(np.median(step.agent_seconds)))
@@ -115,7 +119,8 @@ def table(result: dict[str, Any]) -> Iterable[str]:
         yield (
             f"{r['graph']:6} {r['agents']:3d}  gap {r['suboptimality_percent']:6.2f} %  centralised "
             f"{best['solve_s']:8.2f} s  local {mine['parallel_s']:6.2f} s in parallel "
-            f"({r['times_faster_parallel']:.1f} x), {mine['total_cpu_s']:7.2f} s CPU in all ({r['times_faster_total_cpu']:.1f} x), "
+            f"({r['times_faster_parallel']:.1f} x), {mine['total_cpu_s']:7.2f} s CPU in all "
+            f"({r['times_faster_total_cpu']:.1f} x), "
             f"{1e3 * mine['agent_s_per_iteration']:.1f} ms per agent and iteration"
         )
 
