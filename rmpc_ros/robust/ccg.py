@@ -71,11 +71,16 @@ class ColumnConstraintGeneration:
         )
         self._master = Master(problem, gap=0.1 * self.gap)
 
+    @property
+    def scenarios(self) -> list[Vector]:
+        """Scenarios of the master now, newest last, at most `keep`."""
+        return [v for v, _ in self._master.scenarios[-self.keep :]]
+
     def update(self, problem: TwoStageProblem) -> None:
         """New h, c, a and bounds of x (T, W, M, b, A as they were); the scenarios stay (warm start)."""
         self.problem = problem
         if len(self._master.scenarios) > self.keep:
-            recent = [v for v, _ in self._master.scenarios[-self.keep :]]
+            recent = self.scenarios
             self._master = Master(problem, gap=0.1 * self.gap)
             for v in recent:
                 self._master.add(v)

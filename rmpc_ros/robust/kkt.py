@@ -6,8 +6,8 @@ A cost G is the worst iff no v in U leaves every recourse dearer than G. With th
 
 the search is  max_{v in U} min_{I found} phi_I(v; G) > 0 ?  Its multipliers lie in [0, w] by construction and its
 slacks in intervals that follow from the bounds of y and U, so the big-M numbers of the complementarity conditions are
-derived, never assumed. If some v comes out positive, the true recourse there either costs more than G (G grows), or has an
-integer part not yet known (it is added), or does not exist. Otherwise G is proven.
+derived, never assumed. If some v comes out positive, the true recourse there either costs more than G (G grows), or has
+an integer part not yet known (it is added), or does not exist. Otherwise G is proven.
 
 v enters by the description of seed 001 eq. (5): v_t = sum_k v_tk, D_k v_tk <= d_k e_tk, sum_k e_tk = 1. With integers
 the worst v need not be a vertex, so v stays continuous here. Source: Zhao and Zeng (2012), nested column-and-constraint
