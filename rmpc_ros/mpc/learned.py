@@ -1,6 +1,7 @@
 """MPC on a learned model whose calibrated error radius tightens the limits.
 
-    min  sum_j (x_j - r)'Q(x_j - r) + du_j'R du_j   s.t.  lower + radius_j <= x_j <= upper - radius_j  (exact penalty),
+    min  sum_j |(x_j - r)/scale|_Q^2 + |du_j/reach|_R^2
+    s.t. lower + radius_j <= x_j <= upper - radius_j  (exact penalty),
          x_{j+1} - xbar_{j+1} = A (x_j - x_0) + B (u_j - u_0),  limits on u
 
 linearised in each step at the measured state and the last input, so that it takes any model with exact derivatives. The
@@ -29,11 +30,11 @@ class LearnedMpcSettings:
     ----------
     horizon : N
     setpoint, state_weight : (n,)
-    move_weight : (m,)
+    move_weight : (m,), on moves over `input_reach`
     lower, upper : (n,) limits of the state, infinite where there is none
     input_lower, input_upper : (m,)
     scale : (n,) sizes of the states, for conditioning
-    penalty : price of a violated limit, per scale
+    penalty : price of a violated limit, per scale of the state
     """
 
     horizon: int
@@ -46,6 +47,11 @@ class LearnedMpcSettings:
     input_upper: Vector
     scale: Vector
     penalty: float = 1e3
+
+    @property
+    def input_reach(self) -> Vector:
+        """Half the inputs' ranges (m,): inputs are scaled by them, since kilojoules and kelvins differ by 1e6."""
+        return (self.input_upper - self.input_lower) / 2
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,11 @@ def decide(
         raise ConfigError(f"radius has shape {radius.shape}; {(N, n)} is needed")
     free, forced = np.empty((N, n)), np.zeros((N * n, N * m))
     now, row = x, np.zeros((n, N * m))
+    reach = s.input_reach
     sums = np.kron(np.tril(np.ones((N, N))), np.eye(m))
     for j in range(N):
         now = mean + A @ (now - x)
-        row = A @ row + B @ sums[j * m : (j + 1) * m]
+        row = A @ row + (B * reach) @ sums[j * m : (j + 1) * m]
         free[j], forced[j * n : (j + 1) * n] = now, row
     scale = np.tile(s.scale, N)
     q = np.tile(s.state_weight / s.scale**2, N)
@@ -96,14 +103,13 @@ def decide(
     kept = np.isfinite(high) | np.isfinite(low)
     scaled, high, low, slacks = scaled[kept], high[kept], low[kept], int(kept.sum())
     eye, none = np.eye(slacks), np.full(slacks, np.inf)
-    weight = s.penalty * max(float(np.max(np.diag(H))), 1e-9)
     full = np.zeros((N * m + slacks, N * m + slacks))
-    full[: N * m, : N * m], full[N * m :, N * m :] = H, weight * eye
+    full[: N * m, : N * m], full[N * m :, N * m :] = H, s.penalty * eye
     rows = np.block([[sums, np.zeros((N * m, slacks))], [scaled, -eye], [scaled, eye]])
     free_move = np.full(N * m, np.inf)
-    upper = np.concatenate([free_move, none, np.tile(s.input_upper - u, N), high, none])
-    lower = np.concatenate([-free_move, np.zeros(slacks), np.tile(s.input_lower - u, N), -none, low])
+    upper = np.concatenate([free_move, none, np.tile((s.input_upper - u) / reach, N), high, none])
+    lower = np.concatenate([-free_move, np.zeros(slacks), np.tile((s.input_lower - u) / reach, N), -none, low])
     program = DenseQp(full, rows)  # the linearisation changes H and A in every step
-    program.update(np.concatenate([f, np.full(slacks, weight)]), upper, lower)
+    program.update(np.concatenate([f, np.full(slacks, s.penalty)]), upper, lower)
     v = program.solve().v
-    return LearnedMove(np.clip(u + v[:m], s.input_lower, s.input_upper), float(np.max(v[N * m :], initial=0.0)))
+    return LearnedMove(np.clip(u + reach * v[:m], s.input_lower, s.input_upper), float(np.max(v[N * m :], initial=0.0)))

@@ -55,14 +55,16 @@ class World:
         self._stepper: Stepper = self.model.stepper(PERIOD)
         self._rng = np.random.default_rng(seed)
         self._feed = 0.0
-        self.spread = 0.15  # K per step, of the unmeasured feed temperature's innovations
+        self.spread = 0.15  # K per step, of the unmeasured feed temperature's slow part
+        self.gust = 0.0  # K, standard deviation of its fast part
         self.state = np.array(state, float)
         self.measured = self.state.copy()
 
     def step(self, tc: float, wear: Mapping[str, float]) -> Vector:
         """Advance one period and measure, (2,)."""
         self._feed = 0.95 * self._feed + self.spread * self._rng.normal()
-        d = NOMINAL_FEED + np.array([0.0, np.clip(self._feed, -FEED_REACH, FEED_REACH)])
+        gust = self.gust * np.clip(self._rng.normal(), -3, 3)
+        d = NOMINAL_FEED + np.array([0.0, np.clip(self._feed, -FEED_REACH, FEED_REACH) + gust])
         self.state = self._stepper.advance(self.state, [tc], d, self.model.parameter_vector(wear))
         self.measured = self.state + NOISE * np.clip(self._rng.normal(size=2), -3, 3)
         return self.measured
