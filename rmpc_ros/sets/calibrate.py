@@ -14,6 +14,7 @@ independent samples from one distribution, nothing about its form.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,6 +40,7 @@ def calibration_samples_needed(epsilon: float, confidence: float) -> int:
     return n if (1 - epsilon) ** n <= 1 - confidence else n + 1
 
 
+@lru_cache(maxsize=4096)
 def order_index(samples: int, epsilon: float, confidence: float) -> int:
     """Least k (counted from 1) with P(Bin(n, 1 - epsilon) >= k) <= 1 - confidence.
 
