@@ -35,7 +35,7 @@ requirements := requirements.txt requirements-ros.txt requirements-dev.txt requi
 
 $(STAMPS)/packages: $(requirements) constraints.txt $(STAMPS)/environment
 	@echo "setup: Python packages (the first time takes a few minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(addprefix -r ,$(requirements))
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt $(addprefix -r ,$(requirements))
 	@touch $@
 
 $(STAMPS)/package: package.xml CMakeLists.txt tools/bring_up.py tools/link_python.cmake.in $(interfaces) $(installed) $(STAMPS)/packages
