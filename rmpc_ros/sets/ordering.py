@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from rmpc_ros.errors import SetError
@@ -168,7 +168,7 @@ def ordering_statistics(data: Matrix, counts: Matrix, rng: np.random.Generator, 
     d = data.shape[1]
     axes = np.vstack([np.eye(d), -np.eye(d)])
     best, owner = np.zeros(len(counts)), np.zeros((len(counts), d))
-    weights = np.ascontiguousarray(((1.0 - counts) / len(data)).T)
+    weights = np.ascontiguousarray(((1.0 - counts) / len(data)).T, dtype=np.float32)
     _try_directions(axes, data, weights, best, owner)
     if d == 1:
         return best
@@ -182,19 +182,29 @@ def ordering_statistics(data: Matrix, counts: Matrix, rng: np.random.Generator, 
     return best
 
 
-def _try_directions(directions: Matrix, data: Matrix, weights: Matrix, best: Vector, owner: Matrix) -> None:
-    """Raise `best` (B,), and `owner` with it, where a direction gives more; weights (N, B)."""
+def _try_directions(
+    directions: Matrix, data: Matrix, weights: NDArray[np.float32], best: Vector, owner: Matrix
+) -> None:
+    """Raise `best` (B,), and `owner` with it, where a direction gives more; weights (N, B).
+
+    Single precision (errors near 1e-6 of the statistic) halves the time, which is that of memory.
+    """
     for a in directions / np.abs(directions).sum(axis=1, keepdims=True):
         y = data @ a
         order = np.argsort(-y, kind="stable")
         down = y[order]
-        steps = -np.diff(down)[:, None]
-        size = 1 + np.abs(down[1:, None])
+        steps = -np.diff(down)[:, None].astype(np.float32)
+        size = (1 / (1 + np.abs(down[1:, None]))).astype(np.float32)
+        above = np.maximum(y, 0.0).astype(np.float32)
+        at_zero = above @ weights
         for start in range(0, weights.shape[1], 64):  # blocks that stay in the processor's cache
             block = slice(start, start + 64)
-            w = weights[order, block]
-            gain = np.cumsum(np.cumsum(w[:-1], axis=0) * steps, axis=0)  # E (y - b)+ at b = down[1:]
-            top = np.maximum(np.max(gain / size, axis=0), np.maximum(y, 0.0) @ weights[:, block])
+            gain = weights[order[:-1], block]
+            np.cumsum(gain, axis=0, out=gain)
+            gain *= steps
+            np.cumsum(gain, axis=0, out=gain)  # E (y - b)+ at b = down[1:]
+            gain *= size
+            top = np.maximum(np.max(gain, axis=0), at_zero[block])
             better = top > best[block]
             best[block][better] = top[better]
             owner[block][better] = a
