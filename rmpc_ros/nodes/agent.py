@@ -3,9 +3,11 @@
 Lockstep: the plant's measurement k starts step k as soon as the neighbours' news for it has come (see `round`).
 Free-running: the node's clock starts step k at a fixed phase of every period, on the newest wired sensor values.
 
-What leaves the node leaves in this order: journal, command and actuators, promise, report. A decision that comes later
-than `deadline` after its measurement is dropped: the actuator side has gone on with the last plan by then, so nothing
-about the new one may be promised.
+What leaves the node leaves in this order: journal, command and actuators, promise, report. A new promise describes the
+plan of the command it comes with, so it may only be made when that command will be in force:
+- a decision that comes later than `deadline` after its measurement is dropped;
+- in lockstep the actuators' word about the step before must be the agent's own command. If it is not (the agent has
+  just come back, or was late) the command goes out with the old promise, and the next step will tell.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from rmpc_ros.msg import AgentReport, Command, ForecastSet, Measurement
 from rmpc_ros.network import forecast as core
 from rmpc_ros.network.agent import MODES, Agent, Decision
 from rmpc_ros.network.agent_design import AgentDesign
+from rmpc_ros.network.carry import carried
 from rmpc_ros.network.journal import Journal, decode, encode, facts_of
 from rmpc_ros.network.system import design_agents
 from rmpc_ros.nodes import convert, qos
@@ -81,9 +84,14 @@ class AgentNode(ManagedNode):
         self.run = self.values["run"] or self.config.plant.name
         self.peers = peers_of(designs, self.run)
         self.layout = self.peers.agents[self.agent]
+        # `applied` is a measurement of the inputs: its names are theirs.
+        inputs = Layout(self.layout.inputs, self.layout.inputs, (), self.layout.period)
+        self._actuator_side = Peers(self.run, {self.agent: inputs})
         wait, deadline = self.values["neighbour_wait"], self.values["deadline"]
         self.wait = self.config.network.wait if wait < 0 else wait
         self.deadline = self.config.network.deadline / 2 if deadline < 0 else deadline
+        if self.values["timing"] == "free":
+            self.deadline = min(self.deadline, self.config.period / 2)
         self.journal = Journal(Path(self.values["journal"])) if self.values["journal"] else None
         own = f"agent {self.agent}"
         self._sensors = [Wire(s, list(self.spec.states), f"{own}, sensor {s.topic}") for s in self.spec.sensors]
@@ -112,6 +120,7 @@ class AgentNode(ManagedNode):
             self.listen(Measurement, f"{self.base}/{name}/measurement", partial(self._on_neighbour, name), qos.STEP_NOW)
         if self.values["timing"] == "lockstep":
             self.listen(Measurement, "measurement", self._on_measurement, qos.STEP_NOW)
+            self.listen(Measurement, "applied", self._on_applied, qos.STEP_NOW)
             return
         self.readings = Readings(self._sensors, len(self.spec.states))
         for wire in self._sensors:
@@ -165,6 +174,15 @@ class AgentNode(ManagedNode):
         if not self.round.own(heard.step, heard.values, time.monotonic()):
             self._repeat(heard.step)
             return
+        self._decide_when_due()
+
+    def _on_applied(self, message: Measurement) -> None:
+        try:
+            heard = convert.measurement_from(message, self._actuator_side, self._window())
+        except MessageError as error:
+            self.diagnostics.reject(str(error))
+            return
+        self.round.applied(heard.step, heard.values)
         self._decide_when_due()
 
     def _on_neighbour(self, name: str, message: Measurement) -> None:
@@ -236,15 +254,26 @@ class AgentNode(ManagedNode):
         if time.monotonic() - began > self.deadline:
             self._drop(decision, time.monotonic() - began)
             return
+        if not self._in_force(inputs) and decision.forecast.iteration == self._promise.iteration:
+            promise = self.controller.start(inputs.step, carried(self._promise, inputs.step))
+            decision = replace(decision, forecast=promise)
         self._commit(decision)
         self.counts[decision.mode] += 1
         self._publish(decision, began)
 
+    def _in_force(self, inputs: Inputs) -> bool:
+        """Whether what this agent commands is what its actuators do."""
+        if self.values["timing"] == "free" or inputs.step == 0:
+            return True
+        if self._last is None or inputs.applied is None:
+            return False
+        step, command, _ = self._last
+        return step == inputs.step - 1 and np.array_equal(inputs.applied, np.array(command.values))
+
     def _commit(self, decision: Decision) -> None:
         """On disk before anybody hears of it."""
         if self.journal is not None:
-            things = {"promise": decision.forecast, "plan": decision.plan}
-            self.journal.write(encode(things, run=self.run, step=decision.step))
+            self.journal.write(encode({"promise": decision.forecast}, run=self.run, step=decision.step))
         self._promise = decision.forecast
 
     def _drop(self, decision: Decision, taken: float) -> None:

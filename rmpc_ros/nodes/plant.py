@@ -108,7 +108,7 @@ class PlantNode(ManagedNode):
         self._opened = time.monotonic()
         self.inputs: dict[str, Readings] = {}
         for name, agent in self.config.agents.items():
-            self.listen(Command, f"{name}/command", partial(self._on_command, name), qos.STEP_NOW)
+            self.listen(Command, f"{name}/command", partial(self._on_command, name), qos.STEP_ALL)
             if self.values["timing"] == "free":
                 wires = [Wire(a, list(agent.inputs), f"agent {name}, actuator {a.topic}") for a in agent.actuators]
                 self.inputs[name] = Readings(wires, len(agent.inputs))

@@ -20,10 +20,12 @@ def _profile(reliable: bool, depth: int, transient: bool = False) -> QoSProfile:
 
 # Wired sensors and actuators: the newest value counts, a late one is worthless.
 SENSOR = _profile(reliable=False, depth=5)
-# Measurements and commands: one per step, each wanted. The writer keeps some for a recorder that connects late; who
-# acts on them reads with STEP_NOW and gets only what is said from now on.
+# Measurements and commands: one per step, each wanted. The writer keeps some for a recorder that connects late.
 STEP = _profile(reliable=True, depth=KEEP, transient=True)
-STEP_NOW = _profile(reliable=True, depth=KEEP)
+# Who acts on measurements reads the newest only: after a pause nobody acts on what is past.
+STEP_NOW = _profile(reliable=True, depth=1)
+# Who applies commands reads all of them from now on: the step number says which one counts.
+STEP_ALL = _profile(reliable=True, depth=KEEP)
 # Promises: the last one stays valid for ever, also for an agent that joins (or comes back) later. No lifespan.
 PROMISE = _profile(reliable=True, depth=KEEP, transient=True)
 # Reports, transitions: every one, in order, also for a recorder that connects late.

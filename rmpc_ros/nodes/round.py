@@ -28,6 +28,7 @@ class Inputs:
     neighbour_states: dict[str, Vector]
     promises: tuple[ForecastSet, ...]
     missing: tuple[str, ...]
+    applied: Vector | None = None  # what the actuators did in the step before, where they say so
 
 
 class Round:
@@ -44,6 +45,7 @@ class Round:
         self._neighbours = tuple(neighbours)
         self._own: tuple[int, Vector, float] | None = None
         self._done = -1
+        self._applied: tuple[int, Vector] = (-1, np.zeros(0))
         self._measured: dict[str, tuple[int, Vector]] = {}
         self._newest: dict[str, int] = {}
         self._held: list[ForecastSet] = []
@@ -63,6 +65,10 @@ class Round:
         if self._own is None or step > self._own[0]:
             self._own = (step, state, now)
         return True
+
+    def applied(self, step: int, values: Vector) -> None:
+        """What the own actuators did in a step."""
+        self._applied = (step, values)
 
     def measurement(self, agent: str, step: int, state: Vector) -> None:
         """A neighbour's measurement."""
@@ -95,7 +101,8 @@ class Round:
             return False
         step, _, arrived = self._own
         waiting_for = set(self.missing(step)) - self.silent
-        return not waiting_for or now - arrived >= self._wait
+        echo = self._done != step - 1 or self._done < 0 or self._applied[0] >= self._done
+        return (echo and not waiting_for) or now - arrived >= self._wait
 
     def arrived(self) -> float:
         """When the own measurement of the step that is due came."""
@@ -120,7 +127,8 @@ class Round:
         self._first = []
         self._done = step
         states = {agent: values for agent, (at, values) in self._measured.items() if at == step}
-        return Inputs(step, state, states, tuple(usable), tuple(missing))
+        applied = self._applied[1] if self._applied[0] == step - 1 else None
+        return Inputs(step, state, states, tuple(usable), tuple(missing), applied)
 
 
 def _age(forecast: ForecastSet) -> tuple[int, int]:
