@@ -259,8 +259,8 @@ class OnlineSet:
         elif promised:
             statement = (
                 f"With confidence {o.confidence:g} over the calibration samples, a new sample lies outside the set "
-                f"with probability at most {o.epsilon:g}; assumes independent samples from one distribution since the start "
-                "of the window. The confidence is that of this version; over V versions the shortfalls add up."
+                f"with probability at most {o.epsilon:g}; assumes independent samples from one distribution since the "
+                "start of the window. The confidence is that of this version; over V versions the shortfalls add up."
             )
         else:
             needed = 2 * calibration_samples_needed(o.epsilon, o.confidence)
