@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmpc_ros.errors import ConfigError
+from rmpc_ros.errors import ConfigError, InfeasibleError
 from rmpc_ros.network.admm import AdmmOptions, Negotiation
+from rmpc_ros.network.cases.energy_hub import energy_network, hourly_prices, synthetic_prosumer, two_hour_sums
 from rmpc_ros.network.cases.spring_chain import spring_network
 from rmpc_ros.network.design import design_network
 from rmpc_ros.network.design_local import form_label
 from rmpc_ros.network.graph import topology
+from rmpc_ros.network.primitive import ball
 from rmpc_ros.network.repair import implement, repair
 from rmpc_ros.network.set_form import PointForm
 from rmpc_ros.network.simulate import check_by_simulation
@@ -117,3 +119,34 @@ def test_benchmark_reports_ratios_of_one_run(tmp_path: Path) -> None:
     assert result["times_faster_than_agentlib"] > 0
     assert study.table is not None
     assert list(study.table(result))
+
+
+def test_prosumers_agree_on_draws_of_the_same_stage() -> None:
+    prosumers = [synthetic_prosumer(n) for n in (1, 2)]
+    network = energy_network(prosumers, topology("chain", 2), two_hour_sums(hourly_prices()))
+    joint = design_network(network, "local").objective
+    negotiation = Negotiation(network, AdmmOptions(rho=30.0))
+    for _ in range(20):
+        negotiation.iterate()
+    design = implement(negotiation)
+    assert design is not None
+    assert design.objective == pytest.approx(joint, rel=1e-3)
+
+
+def test_ball_shaped_sets_are_negotiated_too() -> None:
+    network = spring_network(topology("chain", 2), T=4)
+    joint = design_network(network, "local", ball(2)).objective
+    negotiation = Negotiation(network, shape=ball(2))
+    for _ in range(20):
+        step = negotiation.iterate()
+    assert step.objective == pytest.approx(joint, rel=1e-3)
+
+
+def test_complete_graph_of_five_is_infeasible_locally_and_never_called_implementable() -> None:
+    network = spring_network(topology("complete", 5))
+    with pytest.raises(InfeasibleError):
+        design_network(network, "local", solver="ipm")
+    negotiation = Negotiation(network, AdmmOptions("parallel"))
+    for _ in range(3):
+        negotiation.iterate()
+    assert implement(negotiation) is None

@@ -225,7 +225,7 @@ def test_reports_say_what_is_learned_and_what_sets_cost() -> None:
 def test_wrong_models_are_refused_with_the_reason() -> None:
     with pytest.raises(ConfigError, match="arc to itself"):
         Graph(2, ((0, 0),))
-    with pytest.raises(ConfigError, match="coupling from agent number|has no signal"):
+    with pytest.raises(ConfigError, match="coupling from agent number"):
         Network((toy.toy_network().agents[1], toy.toy_network().agents[1]), 1)
     with pytest.raises(ConfigError, match="known: centralised"):
         design_network(one_way(), "everybody")  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from rmpc_ros.network.affine_table import Integers, Matrix, Table, total
 from rmpc_ros.network.ball_containment import contain_in_ball
 from rmpc_ros.network.robust_program import Kind, RobustProgram
 
+FLAT = 1e-6  # half-widths below the solvers' accuracy count as 0
 ShapeKind = Literal["box", "rhombus", "ball", "polytope"]
 
 
@@ -134,8 +135,7 @@ class Shape:
                 case "polytope":
                     normals, offsets = self.facets()
                     reach = np.max(part @ normals.T / offsets, axis=1)
-            excess = np.where(reach <= 1e-9, 0.0, np.inf)
-            out[:, g] = reach / y[g] if y[g] > 1e-9 else excess
+            out[:, g] = reach / y[g] if y[g] > FLAT else np.where(reach <= 2 * FLAT, 0.0, np.inf)
         return out
 
     def recover(
@@ -144,7 +144,7 @@ class Shape:
         """S of a measured signal, (n,): diag(y)^+ R^-1 (p - z), and 0 where y = 0 (seed 002 equation 8)."""
         inner = np.linalg.inv(self.transform) @ (value - z)
         scale = y[self.scale_of()]
-        return np.divide(inner, scale, out=np.zeros_like(inner), where=scale > 1e-9)
+        return np.divide(inner, scale, out=np.zeros_like(inner), where=scale > FLAT)
 
 
 def box(n: int, shared_in_time: bool = False) -> Shape:

@@ -1,19 +1,20 @@
 """From a half-converged negotiation to sets that everybody can live with, or an honest "not yet".
 
 Averages of half-agreed sets are usually infeasible where agents affect each other both ways, and widening all of them
-uniformly fails. The repair widens only what is too narrow, where it is: with all sets published, each agent solves its own
-problem with the received sets fixed and its own sets allowed to grow,
+uniformly fails. The repair first asks whether the sets hold as they are. If not, it widens only what is too narrow,
+where it is: with all sets published, each agent solves its own problem with the received sets fixed and its own growing,
 
     min  f_i + penalty * sum of growth   s.t.  received sets as published,  own y >= published y,  own z as published.
 
-Growth is published and the round repeated; a round without growth is a feasible joint design, because every agent's policy
-was computed against exactly the sets that the others keep. If an agent has no solution, or growth does not stop, the
-answer is None: keep negotiating and stay with what was promised before. Works on any published numbers, uses neighbours'
-messages only.
+Growth is published and the round repeated; a round without growth is a feasible joint design, because every agent's
+policy was computed against exactly the sets that the others keep. If an agent has no solution, or growth does not stop,
+the answer is None: keep negotiating and stay with what was promised before. Works on any published numbers, uses
+neighbours' messages only.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,10 +29,10 @@ from rmpc_ros.network.set_form import ScaledForm
 
 @dataclass(frozen=True)
 class RepairOptions:
-    """Attributes: rounds of widening, price of width in an agent's cost, growth below which sets count as kept."""
+    """Attributes: rounds of widening, price of growth in units of the largest cost coefficient, growth below which sets count as kept."""
 
     rounds: int = 12
-    penalty: float = 50.0
+    penalty: float = 300.0
     tolerance: float = 1e-7
 
 
@@ -71,21 +72,23 @@ def repair(negotiation: Negotiation, options: RepairOptions | None = None) -> Re
     scale = _scale_numbers(negotiation)
     values[scale] = np.maximum(values[scale], 0.0)
     times: list[Vector] = []
-    for _ in range(o.rounds):
+    for turn in range(o.rounds):
+        may_grow = turn > 0  # first ask whether the sets hold as they are
         seconds = np.zeros(len(negotiation.programs))
         times.append(seconds)
         solutions: list[Vector] = []
         grown = values.copy()
         try:
             for i in range(len(negotiation.programs)):
-                data, scales = _fixed(negotiation, i, values, scale, o)
-                answer = solve(data)
-                solutions.append(answer.x)
-                seconds[i] = answer.seconds
-                mine = scales[1]
-                grown[mine] = np.maximum(values[mine], solutions[i][scales[0]])
+                begin = time.process_time()
+                solutions.append(_answer(negotiation, i, values, scale, o, may_grow))
+                seconds[i] = time.process_time() - begin
+                own, shared = _own_scales(negotiation, i, scale)
+                grown[shared] = np.maximum(values[shared], solutions[i][own])
         except InfeasibleError:
-            return Repair(None, tuple(times))
+            if may_grow:
+                return Repair(None, tuple(times))
+            continue
         if float(np.max(grown - values, initial=0.0)) <= o.tolerance:
             return Repair(_as_design(negotiation, values, solutions), tuple(times))
         values = grown
@@ -98,18 +101,26 @@ def _scale_numbers(n: Negotiation) -> Integers:
     return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
 
-def _fixed(
-    n: Negotiation, i: int, values: Vector, scale: Integers, o: RepairOptions
-) -> tuple[ProgramData, tuple[Integers, Integers]]:
-    """Agent i's program with published sets; also (own variables, shared numbers) of its own scales."""
-    p = n.programs[i]
-    lower, upper, cost = p.data.lower.copy(), p.data.upper.copy(), p.data.cost.copy()
+def _own_scales(n: Negotiation, i: int, scale: Integers) -> tuple[Integers, Integers]:
+    """(own variables, shared numbers) of the scales of the sets that agent i sends."""
     index, ids = n.solvers[i].index, n.ids[i]
-    lower[index] = upper[index] = values[ids]
     mine = (n.owner[ids] == i) & np.isin(ids, scale)
-    upper[index[mine]] = np.inf
-    cost[index[mine]] += o.penalty
-    return replace(p.data, lower=lower, upper=upper, cost=cost), (index[mine], ids[mine])
+    return index[mine], ids[mine]
+
+
+def _answer(n: Negotiation, i: int, values: Vector, scale: Integers, o: RepairOptions, may_grow: bool) -> Vector:
+    """Agent i's solution with the published sets; its own keep their scales, or may grow at a price."""
+    data = n.programs[i].data
+    lower, upper, cost = data.lower.copy(), data.upper.copy(), data.cost.copy()
+    index, ids = n.solvers[i].index, n.ids[i]
+    own, shared = _own_scales(n, i, scale)
+    lower[index] = upper[index] = values[ids]
+    if may_grow:
+        upper[own] = np.inf
+        cost[own] += o.penalty * float(np.max(np.abs(data.cost), initial=1.0))
+    else:
+        upper[own] = values[shared] + 0.5 * o.tolerance
+    return solve(replace(data, lower=lower, upper=upper, cost=cost)).x
 
 
 def _as_design(n: Negotiation, values: Vector, solutions: list[Vector]) -> NetworkDesign:
