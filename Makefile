@@ -18,7 +18,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 
 interfaces := $(wildcard msg/*.msg srv/*.srv)
-installed  := launch config scripts rmpc_ros $(wildcard launch/* config/* scripts/*)
+installed  := $(wildcard launch/*.py config/* scripts/* rmpc_ros/*.py rmpc_ros/*/__init__.py)
 
 .PHONY: setup demo test lint docs clean
 .DELETE_ON_ERROR:
