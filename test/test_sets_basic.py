@@ -1,6 +1,8 @@
 """Families in closed form, combinations, exchange: what holds for every set."""
 
 import copy
+import doctest
+import importlib
 import json
 import pickle
 
@@ -236,3 +238,11 @@ def test_compiled_program_refuses_a_set_of_another_pattern():
     program = RobustProgram([1.0, 1.0], rows, None, -np.ones(2), np.ones(2))
     with pytest.raises(SetError, match="another pattern"):
         program.update([SETS["ellipsoid"]])
+
+
+@pytest.mark.parametrize("name", ["box", "ellipsoid", "budget", "norm_ball", "zonotope"])
+def test_examples_in_the_docstrings_are_true(name):
+    module = importlib.import_module(f"rmpc_ros.sets.{name}")
+    tested = doctest.testmod(module)
+    assert tested.attempted > 0
+    assert tested.failed == 0
