@@ -114,6 +114,24 @@ def fit(
     emit(result, as_json, lines)
 
 
+@app.command("fit-model")
+def fit_model(
+    log: Annotated[Path, typer.Argument(help="CSV log: time in seconds, then a column per state and input.")],
+    plant: Annotated[Path, typer.Argument(help="Plant file.")],
+    kind: Annotated[str, typer.Option("--kind", help="Residual: network, inducing or linear.")] = "network",
+    parameters: Annotated[str, typer.Option("--parameters", help="Physical parameters to fit, comma-separated.")] = "",
+    out: Annotated[Path, typer.Option("--out", help="Model file to write.")] = Path("model.npz"),
+    seed: Annotated[int, typer.Option("--seed", help="Of everything random in the fit.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit a hybrid model (physics and a learned residual) to a log of the plant."""
+    from rmpc_ros.learning import fit_model as command
+
+    names = [name for name in parameters.split(",") if name]
+    result, lines = command.run(log, plant, kind, names, out, seed)
+    emit(result, as_json, lines)
+
+
 @app.command()
 def check(
     plant: Annotated[Path, typer.Argument(help="Plant file.")],
