@@ -49,7 +49,7 @@ def generate_launch_description() -> LaunchDescription:
                 "rviz",
                 default_value="false",
                 choices=["true", "false"],
-                description="Also start RViz on the plant's markers.",
+                description="Also start RViz (package rviz2) on the plant's markers.",
             ),
             OpaqueFunction(function=start_nodes),
         ]
@@ -83,7 +83,7 @@ def start_nodes(context: LaunchContext) -> list[Node]:
         remappings=[(MARKERS, f"{bringup.base_namespace(config, namespace)}/markers")],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return [*(node_action(spec, **options.get(spec.kind, {})) for spec in specs), rviz]
+    return [rviz, *(node_action(spec, **options.get(spec.kind, {})) for spec in specs)]  # without RViz nothing starts
 
 
 def parse_duration(word: str) -> float:
