@@ -110,15 +110,22 @@ def test_ccg_with_integer_first_stage_equals_enumeration(seed):
     assert np.allclose(result.x, np.round(result.x), atol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1e4])
-def test_ccg_is_indifferent_to_the_currency(scale):
+@pytest.mark.parametrize("scale", [1e-6, 1e8])
+@pytest.mark.parametrize("complete", [True, False])
+def test_units_of_costs_and_rows_change_nothing(scale, complete):
     union = UNIONS["two boxes"]
-    problem = random_problem(np.random.default_rng(3), True)
-    base = ColumnConstraintGeneration(problem, union, gap=1e-7).solve().objective
-    scaled = replace(problem, c=problem.c * scale, b=problem.b * scale)
-    assert ColumnConstraintGeneration(scaled, union, gap=1e-7).solve().objective == pytest.approx(
-        base * scale, rel=1e-5, abs=2e-6
-    )
+    problem = random_problem(np.random.default_rng(1 if complete else 0), complete)
+    base = ColumnConstraintGeneration(problem, union).solve().objective
+    dear = replace(problem, c=problem.c * scale, b=problem.b * scale)
+    assert ColumnConstraintGeneration(dear, union).solve().objective == pytest.approx(base * scale, rel=1e-5)
+    by = np.array([scale, 1.0, 1.0 / scale, 1.0])
+    rows = {name: getattr(problem, name) * by[:, None] for name in ("T", "W", "M")}
+    mixed = replace(problem, h=problem.h * by, **rows)
+    assert ColumnConstraintGeneration(mixed, union).solve().objective == pytest.approx(base, rel=1e-5)
+    tiny = replace(problem, c=problem.c * scale, T=problem.T * scale, upper=np.asarray(problem.upper) / scale)
+    found = ColumnConstraintGeneration(tiny, union).solve()
+    assert found.objective == pytest.approx(base, rel=1e-5)
+    assert problem.c @ (found.x * scale) <= base * (1 + 1e-6)
 
 
 def test_assumed_multiplier_bounds_never_decide_the_result():

@@ -2,14 +2,14 @@
 
     min_{c(0)} max_{v in U} min_{c(1..N-1)} sum_t |Q (x(t) - x_ref)|_1 + |R (u(t) - u_ref)|_1
 
-over  x(t+1) = A x(t) + B c(t) + G zeta(t) + w(t) + E v(t),  u(t) = K x(t) + c(t)  (`local.py`), with the agent's promise
-x(t) in [x_lower, x_upper], its promised deviations c(t) and the input limits. v(t), for example a bimodal feed, lies in
+over  x(t+1) = A x(t) + B c(t) + G zeta(t) + w(t) + E v(t),  u(t) = K x(t) + c(t)  (`local.py`), with the agent's
+promise x(t) in [x_lower, x_upper], its promised deviations c(t) and the input limits. v(t), say a bimodal feed, lies in
 a union of polytopes, independent over the steps: K^N subsets in one mixed-integer program per iteration. All other
 uncertainty (w, the neighbours' half-widths) tightens the rows by its support under the backup law K.
 
-c(0) is decided now: rows that c(1..) cannot touch (x(1), u(0), c(0)) hold for every v. The recourse sees all of v, which
-no controller can, so rows for t >= 2 say that the promise can be kept by somebody who knows the future, not that this
-agent will keep it: apply c(0) only, and let the stored candidate stand behind it (math.md 3.1).
+c(0) is decided now: rows that c(1..) cannot touch (x(1), u(0), c(0)) hold for every v. The recourse sees all of v,
+which no controller can, so rows for t >= 2 say that the promise can be kept by somebody who knows the future, not that
+this agent will keep it: apply c(0) only, and let the stored candidate stand behind it (math.md 3.1).
 Source: seed 001 sections 3.1 and 3.2.
 """
 
@@ -115,6 +115,7 @@ class UnionController:
             row_names=self._names(nx, nu),
         )
         self._solver: ColumnConstraintGeneration | None = None
+        self._limits = np.zeros(0)
         self._gap = gap
 
     @property
@@ -154,7 +155,9 @@ class UnionController:
         UnboundedError, NumericalError
         """
         problem = self.problem()
-        if self._solver is None or self._moved(self._solver.problem, problem):
+        limits = np.concatenate([problem.recourse_lower, problem.recourse_upper])
+        if self._solver is None or not np.array_equal(limits, self._limits):  # they enter the compiled search
+            self._limits = limits
             scenarios = [] if self._solver is None else self._solver.scenarios
             self._solver = ColumnConstraintGeneration(problem, self.union, gap=self._gap)
             result = self._solver.solve(scenarios)
@@ -171,14 +174,6 @@ class UnionController:
             subsets=result.worst_subset,
             iterations=result.iterations,
             subproblems=result.subproblems,
-        )
-
-    @staticmethod
-    def _moved(old: TwoStageProblem, new: TwoStageProblem) -> bool:
-        """Whether the recourse's bounds changed: they enter the compiled worst-case search."""
-        return not (
-            np.array_equal(old.recourse_lower, new.recourse_lower)
-            and np.array_equal(old.recourse_upper, new.recourse_upper)
         )
 
     def _names(self, nx: int, nu: int) -> list[str]:

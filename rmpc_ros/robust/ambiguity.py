@@ -28,7 +28,7 @@ from rmpc_ros.errors import DataError, NumericalError
 from rmpc_ros.robust.ccg import first_scenario
 from rmpc_ros.robust.kl import check_ball, worst_probabilities
 from rmpc_ros.robust.master import Master
-from rmpc_ros.robust.two_stage import IterationRecord, PolytopeUnion, TwoStageProblem, TwoStageResult
+from rmpc_ros.robust.two_stage import IterationRecord, PolytopeUnion, TwoStageProblem, TwoStageResult, equilibrate
 from rmpc_ros.robust.worst_case import Finding, WorstCaseSearch
 from rmpc_ros.solvers.conic import Cone, ConicProgram
 
@@ -65,6 +65,7 @@ class ExpectedWorstCase:
         gap: float = 1e-6,
         max_iterations: int = 200,
     ) -> None:
+        problem, self._units = equilibrate(problem)
         self.problem, self.union = problem, union
         self.p0, self.rho = check_ball(p0, rho), float(rho)
         self.subsets = len(union.polytopes)
@@ -114,7 +115,7 @@ class ExpectedWorstCase:
             added = "stop" if reached else ("optimality" if np.isfinite(cost) else "feasibility")
             log.append(IterationRecord(iteration, lower, upper, added, self.search.count, time.perf_counter() - begin))
             if reached:
-                return self._result(x, lower, findings, log)
+                return self._result(x, lower, findings, log).in_units(self._units)
             if not self._extend(point, findings):
                 raise NumericalError(
                     f"no new scenario, yet the bounds are {lower:.9g} and {first + cost:.9g}: ill-scaled data",

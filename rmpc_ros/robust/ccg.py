@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rmpc_ros.errors import DataError, NumericalError
 from rmpc_ros.robust.kkt import KktSearch
 from rmpc_ros.robust.master import Master
-from rmpc_ros.robust.two_stage import IterationRecord, PolytopeUnion, TwoStageProblem, TwoStageResult
+from rmpc_ros.robust.two_stage import IterationRecord, PolytopeUnion, TwoStageProblem, TwoStageResult, equilibrate
 from rmpc_ros.robust.worst_case import Form, WorstCaseSearch
 
 Vector = NDArray[np.float64]
@@ -57,6 +57,7 @@ class ColumnConstraintGeneration:
         keep: int = 20,
         subproblem: Literal["dual", "kkt"] | None = None,
     ) -> None:
+        problem, self._units = equilibrate(problem)
         self.problem, self.union = problem, union
         self.gap, self.max_iterations, self.keep = gap, max_iterations, keep
         kind = subproblem or ("kkt" if problem.recourse_integer else "dual")
@@ -78,6 +79,9 @@ class ColumnConstraintGeneration:
 
     def update(self, problem: TwoStageProblem) -> None:
         """New h, c, a and bounds of x (T, W, M, b, A as they were); the scenarios stay (warm start)."""
+        problem, units = equilibrate(problem)
+        if units.cost != self._units.cost:
+            raise DataError(f"update: costs are of size {units.cost:g}, built with {self._units.cost:g}; build anew")
         self.problem = problem
         if len(self._master.scenarios) > self.keep:
             recent = self.scenarios
@@ -137,7 +141,7 @@ class ColumnConstraintGeneration:
                     subproblems=solved,
                     log=tuple(log),
                     extra={"multiplier_bounds": "derived" if self.search.proven else "certified"},
-                )
+                ).in_units(self._units)
             if any(np.array_equal(finding.v, v) for v, _ in self._master.scenarios):
                 raise NumericalError(
                     f"the same scenario was found twice with bounds {lower:.9g} and {first + finding.cost:.9g}: "

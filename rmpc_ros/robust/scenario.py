@@ -17,7 +17,7 @@ from scipy.stats import binom
 from rmpc_ros.errors import DataError, InfeasibleError, NumericalError
 from rmpc_ros.robust.master import Master
 from rmpc_ros.robust.recourse import RecourseProgram
-from rmpc_ros.robust.two_stage import IterationRecord, TwoStageProblem, TwoStageResult
+from rmpc_ros.robust.two_stage import IterationRecord, TwoStageProblem, TwoStageResult, equilibrate
 
 Vector = NDArray[np.float64]
 
@@ -73,6 +73,7 @@ class ScenarioProgram:
     ) -> None:
         if np.ndim(samples) != 2 or np.shape(samples)[1] != problem.dim or len(samples) == 0:
             raise DataError(f"samples have shape {np.shape(samples)}, wanted (N >= 1, {problem.dim})")
+        problem, self._units = equilibrate(problem)
         self.problem, self.samples = problem, samples
         self.gap, self.max_iterations = gap, max_iterations
         self._recourse = RecourseProgram(problem)
@@ -82,10 +83,10 @@ class ScenarioProgram:
         out = np.empty(len(self.samples))
         for n, v in enumerate(self.samples):
             try:
-                out[n] = self._recourse.solve(x, v).cost
+                out[n] = self._recourse.solve(x / self._units.x, v).cost
             except InfeasibleError:
                 out[n] = np.inf
-        return out
+        return out * self._units.cost
 
     def solve(self) -> TwoStageResult:
         """Solve to the proven gap.
@@ -103,7 +104,7 @@ class ScenarioProgram:
         for iteration in range(1, self.max_iterations + 1):
             answer = master.solve()
             x = answer.x[:n]
-            costs = self.costs(x)
+            costs = self.costs(x * self._units.x) / self._units.cost
             worst = int(np.argmax(costs))
             upper = float(self.problem.c @ x) + float(costs[worst])
             closed = np.isfinite(upper) and upper - answer.bound <= self.gap * max(1.0, abs(upper))
@@ -122,7 +123,7 @@ class ScenarioProgram:
                     subproblems=iteration * len(self.samples),
                     log=tuple(log),
                     extra={"samples": len(self.samples), "support": len(used)},
-                )
+                ).in_units(self._units)
             if worst in used:
                 raise NumericalError(f"sample {worst} was found twice: ill-scaled data", "stalled", {"scenario": worst})
             # every sample without recourse would be added one by one: take a few at once

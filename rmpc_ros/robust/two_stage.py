@@ -9,7 +9,7 @@ This file only describes: the problem, its uncertainty (a union of polytopes, in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, product
 from math import comb
@@ -131,6 +131,59 @@ class TwoStageProblem:
     def row_name(self, row: int) -> str:
         """Name of a coupling row."""
         return self.row_names[row] if self.row_names else f"row {row}"
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of an equilibrated problem: a cost is `cost` times the new one, x_j is `x[j]` times the new one."""
+
+    cost: float
+    x: Vector
+
+
+def equilibrate(problem: TwoStageProblem) -> tuple[TwoStageProblem, Units]:
+    """The same problem with rows, columns and costs of order one, and the units that lead back.
+
+    Rows, then columns of real x and y, are divided by the geometric mean of their smallest and largest entries, costs
+    by the largest; all rounded to powers of two, so that no digit is lost. v keeps its units.
+    """
+
+    def power(size: Vector) -> Vector:
+        out: Vector = 2.0 ** np.round(np.log2(size))
+        return out
+
+    def middle(entries: Matrix, axis: int) -> Vector:
+        """Geometric mean of the smallest and largest non-zero size along an axis, 1 where all are zero."""
+        size = np.abs(entries)
+        largest = np.max(size, axis=axis, initial=0.0)
+        smallest = np.min(np.where(size > 0, size, np.inf), axis=axis, initial=np.inf)
+        return power(np.where(largest > 0, np.sqrt(largest * np.where(largest > 0, smallest, 1.0)), 1.0))
+
+    p = problem
+    assert p.A is not None and p.a is not None
+    rows, first = middle(np.hstack([p.T, p.W, p.M]), 1), middle(p.A, 1)
+    T, W, M, A = p.T / rows[:, None], p.W / rows[:, None], p.M / rows[:, None], p.A / first[:, None]
+    x, y = middle(np.vstack([T, A]), 0), middle(W, 0)
+    x[list(p.integer)], y[list(p.recourse_integer)] = 1.0, 1.0
+    c, b = p.c / x, p.b / y
+    largest = float(np.max(np.abs(np.concatenate([c, b])), initial=0.0))
+    unit = float(power(np.array([largest]))[0]) if largest > 0 else 1.0
+    scaled = replace(
+        p,
+        c=c / unit,
+        b=b / unit,
+        T=T / x,
+        W=W / y,
+        M=M,
+        h=p.h / rows,
+        A=A / x,
+        a=p.a / first,
+        lower=np.asarray(p.lower, float) * x,
+        upper=np.asarray(p.upper, float) * x,
+        recourse_lower=np.asarray(p.recourse_lower, float) * y,
+        recourse_upper=np.asarray(p.recourse_upper, float) * y,
+    )
+    return scaled, Units(unit, 1.0 / x)
 
 
 @dataclass(frozen=True)
@@ -421,7 +474,7 @@ class TwoStageResult:
     x : (n,) first-stage decision
     objective : proven worst-case (or expected worst-case) cost of `x`
     lower_bound : proven bound on the optimum
-    gap : (objective - lower_bound) / max(1, |objective|)
+    gap : (objective - lower_bound) / max(unit, |objective|), unit: the largest cost coefficient of `equilibrate`
     scenarios : (L, q) scenarios in the final master problem
     worst : (q,) worst scenario at `x`
     worst_subset : its subset in each step
@@ -441,3 +494,17 @@ class TwoStageResult:
     subproblems: int
     log: tuple[IterationRecord, ...]
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def in_units(self, units: Units) -> TwoStageResult:
+        """The result of an equilibrated problem in the original units."""
+        unit = units.cost
+        log = tuple(replace(r, lower_bound=r.lower_bound * unit, upper_bound=r.upper_bound * unit) for r in self.log)
+        costs = {k: unit * self.extra[k] for k in ("subset_worst", "price") if k in self.extra}
+        return replace(
+            self,
+            x=self.x * units.x,
+            objective=self.objective * unit,
+            lower_bound=self.lower_bound * unit,
+            log=log,
+            extra={**self.extra, **costs},
+        )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rmpc_ros.errors import DataError, NumericalError, SetError
 from rmpc_ros.robust.master import Master
-from rmpc_ros.robust.two_stage import IterationRecord, PolytopeUnion, TwoStageProblem, TwoStageResult
+from rmpc_ros.robust.two_stage import IterationRecord, PolytopeUnion, TwoStageProblem, TwoStageResult, equilibrate
 from rmpc_ros.robust.worst_case import Finding, WorstCaseSearch
 
 Vector = NDArray[np.float64]
@@ -57,6 +57,7 @@ class WassersteinProgram:
         outside = [n for n, v in enumerate(rows) if not union.contains(v, 1e-6)]
         if outside:
             raise SetError(f"sample {outside[0]} ({rows[outside[0]]}) lies outside the support")
+        problem, self._units = equilibrate(problem)
         self.problem, self.union, self.samples, self.radius = problem, union, rows, float(radius)
         self.gap, self.max_iterations = gap, max_iterations
         self.search = WorstCaseSearch(problem, union, tolerance=0.1 * gap, anchored=True)
@@ -104,7 +105,7 @@ class WassersteinProgram:
                     subproblems=self.search.count,
                     log=tuple(log),
                     extra={"samples": count, "radius": self.radius, "price": price},
-                )
+                ).in_units(self._units)
             if not self._extend(master, answer.x, findings):
                 raise NumericalError(f"no new scenario at bounds {lower:.9g}, {value:.9g}: ill-scaled data", "stalled")
         raise NumericalError(

@@ -103,6 +103,7 @@ class WorstCaseSearch:
         self._assumed = np.zeros(problem.h.size)
         self._models: dict[Mode, DualSubproblem] = {}
         self._survivor: tuple[bytes, tuple[int, ...] | None] | None = None
+        self._answered: tuple[tuple[object, ...], WorstCase] | None = None
 
     @property
     def proven(self) -> bool:
@@ -114,6 +115,7 @@ class WorstCaseSearch:
         self.problem = problem
         self._recourse.problem = problem
         self._survivor = None
+        self._answered = None
         for model in self._models.values():
             model.problem = problem
 
@@ -158,7 +160,10 @@ class WorstCaseSearch:
         for _ in range(_MAX_REPAIRS):
             if not self.proven and self._limit == 0.0:
                 self._learn(x, subsets)
-            found = self._search("cost", x, subsets, None, anchor, price)
+            asked = (key, price, None if anchor is None else anchor.tobytes(), self._limit)
+            if self._answered is None or self._answered[0] != asked:  # the loop asks again for the certificate
+                self._answered = asked, self._search("cost", x, subsets, None, anchor, price)
+            found = self._answered[1]
             finding = self._valued(x, found.v, anchor, price)
             if not finding.feasible:
                 return finding

@@ -222,7 +222,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
     rho = [max(entry["rho"], 1e-3) for entry in result["radii"]]
     for name, colour in (("kl", "tab:blue"), ("robust", "tab:orange")):
         mean, low, high = (np.array([e[name][k] for e in result["radii"]]) for k in ("mean", "minimum", "maximum"))
-        axes.errorbar(rho, mean, [mean - low, high - mean], capsize=3, color=colour, label=f"decision: {name}")
+        axes.errorbar(
+            rho, mean, np.maximum([mean - low, high - mean], 0.0), capsize=3, color=colour, label=f"decision: {name}"
+        )
     axes.axhline(result["robust_npv"], linestyle=":", color="black", label="robust optimum")
     axes.set(xscale="log", xlabel="radius rho of the KL ball", ylabel="expected worst net present value")
     axes.legend()
