@@ -149,7 +149,7 @@ def equilibrate(problem: TwoStageProblem) -> tuple[TwoStageProblem, Units]:
     """
 
     def power(size: Vector) -> Vector:
-        out: Vector = 2.0 ** np.round(np.log2(size))
+        out: Vector = np.exp2(np.round(np.log2(size)))
         return out
 
     def middle(entries: Matrix, axis: int) -> Vector:
