@@ -61,3 +61,7 @@ class UnboundedError(SolverError):
 
 class NumericalError(SolverError):
     """The solver stopped early or its answer fails the residual check: never used as a solution."""
+
+
+class IllScaledError(NumericalError):
+    """The problem's numbers span too many orders of magnitude to be solved reliably: refused before solving."""

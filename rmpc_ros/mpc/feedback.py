@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from rmpc_ros.mpc.local import Cost, LocalModel, LocalPlan, Matrix, Prediction, StepData, Vector
+from rmpc_ros.mpc.local import Cost, LocalModel, LocalPlan, Matrix, StepData, Vector
 from rmpc_ros.solvers.qp import SparseQp
 
 FEEDBACK_WEIGHT = 1e-4  # on |M|^2: the gentlest feedback among equals
@@ -85,14 +85,16 @@ class AffineFeedback:
         return both[:width], both[width:]
 
     def _compile(self, cost: Cost) -> None:
-        equal, self._radius_at, self._radius_index = _Rows(self.variables), [], []
+        equal = _Rows(self.variables)
+        self._radius_at: list[int] = []
+        self._radius_index: list[int] = []
         self._nominal_rows(equal)
         self._coefficient_rows(equal)
         self._fixed_rows = equal.count
         self._width_rows(equal)
         self._A, slots = equal.matrix()
-        self._radius_slot = slots[np.array(self._radius_at, int)]
-        self._radius_of = np.array(self._radius_index, int)
+        self._radius_slot = slots[np.array(self._radius_at, np.int64)]
+        self._radius_of = np.array(self._radius_index, np.int64)
         self._b = np.zeros(equal.count)
         self._b[: self._fixed_rows] = equal.right_sides()
         self._side_rows()
@@ -103,7 +105,10 @@ class AffineFeedback:
         """x(t+1) - A x(t) - B v(t) = what the data and the own disturbance's centre add."""
         model = self.model
         for t in range(self.N):
-            parts = [(self._columns("x", model.nx, t), np.eye(model.nx)), (self._columns("v", model.nu, t), -model.B)]
+            parts: list[tuple[np.ndarray, Matrix]] = [
+                (self._columns("x", model.nx, t), np.eye(model.nx)),
+                (self._columns("v", model.nu, t), -model.B),
+            ]
             if t:
                 parts.append((self._columns("x", model.nx, t - 1), -model.A))
             rows.block(parts, np.zeros(model.nx))
@@ -215,9 +220,7 @@ class AffineFeedback:
         if self.qp is None:
             floor = np.full(self.variables, -np.inf)
             floor[at["x_part"].start : at["c_part"].stop] = 0.0
-            self.qp = SparseQp(
-                self._P, self._c, self._G, self._lower, self._upper, x_lower=floor, A=self._A, b=self._b
-            )
+            self.qp = SparseQp(self._P, self._c, self._G, self._lower, self._upper, x_lower=floor, A=self._A, b=self._b)
         else:
             self.qp.update(c=self._c, lower=self._lower, upper=self._upper, A=self._A, b=self._b)
 
