@@ -71,10 +71,11 @@ def fit_lifted(
     rows = rows[:, None] if rows.ndim == 1 else rows
     if saturation.kind == "clip" and not np.any(np.abs(rows) > saturation.limit):
         raise DataError(
-            f"no sample exceeds the saturation limit {saturation.limit:g} (largest {np.max(np.abs(rows)):g}): lower the "
-            "limit, or fit the set to the samples themselves"
+            f"no sample exceeds the saturation limit {saturation.limit:g} (largest {np.max(np.abs(rows)):g}): lower "
+            "the limit, or fit the set to the samples themselves"
         )
-    note = f"Components {rows.shape[1] + 1} to {2 * rows.shape[1]} are {saturation.kind} of the first (limit {saturation.limit:g})."
+    d = rows.shape[1]
+    note = f"Components {d + 1} to {2 * d} are {saturation.kind} of the first {d} (limit {saturation.limit:g})."
     return fit_set(saturation.lift(rows), family, epsilon, confidence, **options).with_notes(note)
 
 

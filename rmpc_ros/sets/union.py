@@ -196,7 +196,7 @@ def density_labels(data: Matrix, least: int) -> NDArray[np.intp]:
     return np.asarray(labels)
 
 
-@fitter("union", "clusters", "subsets", "k_max", "min_share", "n_calibration", "box")
+@fitter("union", "clusters", "subsets", "k_max", "min_share", "n_calibration")
 def fit_union(data: Matrix, options: FitOptions) -> FittedSet:
     """Fit and calibrate a union.
 
@@ -213,8 +213,6 @@ def fit_union(data: Matrix, options: FitOptions) -> FittedSet:
     k_max, share = int(options.number("k_max", 8)), options.number("min_share", 0.05)
     if k_max < 1 or not 0 < share < 1:
         raise DataError(f"k_max = {k_max}, min_share = {share}: give k_max >= 1 and min_share in (0, 1)")
-    if options.box(data) is not None:
-        raise DataError("family union takes no known support: intersect the subsets one by one, or use family svc")
     count = int(options.number("n_calibration")) if options.has("n_calibration") else None
     d = data.shape[1]
     if count == 0:

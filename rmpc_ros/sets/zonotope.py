@@ -77,6 +77,14 @@ class Zonotope(UncertaintySet):
             (Cone("nonnegative", 2 * g + 1),),
         )
 
+    def reach(self, directions: ArrayLike) -> Vector:
+        """1/max abs(G^-1 d) for a parallelotope (G square and regular), else by conic programs."""
+        d, g = self.generators.shape
+        if d != g or not np.linalg.cond(self.generators) < 1e12:
+            return super().reach(directions)
+        rows = self._directions(directions)
+        return self._shape(1 / np.max(np.abs(np.linalg.solve(self.generators, rows.T)), axis=0), directions)
+
     def scaled(self, factor: float) -> Zonotope:
         """Generators times factor."""
         return Zonotope(self._center, _factor(factor) * self.generators)
