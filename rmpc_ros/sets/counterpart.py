@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,6 +46,12 @@ class RobustRow:
     a: Vector
     g: Vector
     b: float
+
+    @cached_property
+    def diagonal(self) -> Vector | None:
+        """Diagonal of A where A is a diagonal matrix, else None: then entries follow without a product."""
+        square = self.A.shape[0] == self.A.shape[1]
+        return np.diagonal(self.A) if square and not np.any(self.A - np.diag(np.diagonal(self.A))) else None
 
 
 class RobustProgram:
@@ -130,6 +137,7 @@ class RobustProgram:
         if len(sets) != len(self._forms):
             raise SetError(f"{len(sets)} sets for {len(self._forms)} robust rows")
         known: dict[int, tuple[Epigraph, _Head]] = {}
+        fitting: dict[tuple[int, int], bool] = {}
         rhs = []
         for n, (uncertain, old, row) in enumerate(zip(sets, self._forms, self._rows, strict=True)):
             if id(uncertain) not in known:
@@ -137,7 +145,10 @@ class RobustProgram:
                 active = _active(form)
                 known[id(uncertain)] = form, _Head(form.A[active].toarray(), form.b[active])
             form, head = known[id(uncertain)]
-            if not _same_pattern(form, old):
+            pair = (id(form), id(old))
+            if pair not in fitting:
+                fitting[pair] = _same_pattern(form, old)
+            if not fitting[pair]:
                 raise SetError(
                     f"robust row {n + 1}: the new set of family '{uncertain.family}' has another pattern than the one "
                     "compiled; build a new RobustProgram"
@@ -146,8 +157,10 @@ class RobustProgram:
             self._blocks.refill(2 * n + 1, form.Y.data)
             rhs.append(_right_side(row, form))
             self._forms[n] = form
-        self._rhs[: self._robust_rows] = np.concatenate(rhs)
-        self._program.update(values=self._blocks.data(), rhs=self._rhs)
+        right = np.concatenate(rhs)
+        same = np.array_equal(right, self._rhs[: self._robust_rows])
+        self._rhs[: self._robust_rows] = right
+        self._program.update(values=self._blocks.data(), rhs=None if same else self._rhs)
 
     def solve(self) -> Vector:
         """Optimal x (n,), checked by the solver access.
@@ -182,7 +195,10 @@ class _Head:
 
     def entries(self, row: RobustRow, places: tuple[Index, Index]) -> Vector:
         """Entries of E_A A_j - E_b g_j' at the places of its pattern."""
-        return np.asarray((self.A @ row.A - np.outer(self.b, row.g))[places])
+        i, j = places
+        if row.diagonal is not None:
+            return np.asarray(self.A[i, j] * row.diagonal[j] - self.b[i] * row.g[j])
+        return np.asarray((self.A @ row.A)[places] - self.b[i] * row.g[j])
 
 
 def _right_side(row: RobustRow, form: Epigraph) -> Vector:

@@ -12,8 +12,11 @@ budget set from fresh data, d = 50):
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -149,8 +152,24 @@ class _Plan:
         else:
             from rsome import eco_solver
 
-            model.solve(eco_solver, display=False, log=False)
+            with _quiet_output():  # ecos prints its iterations from C, past Python
+                model.solve(eco_solver, display=False)
         return float(model.get())
+
+
+@contextmanager
+def _quiet_output() -> Iterator[None]:
+    """Send what a library writes to the process's standard output to nowhere."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _counterpart_times(kind: str, settings: Settings) -> dict[str, Any]:
