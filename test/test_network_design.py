@@ -1,5 +1,6 @@
 """Joint design: the papers' values, the order of information structures, promises kept in simulation, and an oracle."""
 
+from dataclasses import replace
 from itertools import pairwise, product
 
 import cvxpy as cp
@@ -243,3 +244,21 @@ def test_precedents_follow_directed_paths() -> None:
         colours = shape.colours()
         assert all(colours[a] != colours[b] for a, b in shape.arcs)
     assert max(topology("mesh", 20).colours()) == 1
+
+
+def test_polytopes_by_their_vertices_agree_with_boxes_and_shrink_with_them() -> None:
+    network = one_way(T=3)
+
+    def with_hull(points: np.ndarray) -> Network:
+        agents = tuple(replace(a, disturbance=Disturbance.hull(points)) for a in network.agents)
+        return replace(network, agents=agents)
+
+    corners = CORNERS.T
+    for structure in ("centralised", "local"):
+        boxed = design_network(network, structure).objective
+        assert design_network(with_hull(corners), structure).objective == pytest.approx(boxed, abs=1e-6)
+        triangle = design_network(with_hull(corners[:, :3]), structure)
+        assert triangle.objective < boxed
+        check = check_by_simulation(triangle, 20, 0)
+        assert check.violation <= 1e-6
+        assert check.gauge <= 1 + 1e-6

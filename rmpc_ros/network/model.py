@@ -36,12 +36,14 @@ class Disturbance:
     ----------
     centre : (n,) or (T, n)
     generator : (n, k)
-    kind : "box" (abs(w) <= 1; any zonotope of xi), "ball" or "rhombus"
+    kind : "box" (abs(w) <= 1; any zonotope of xi), "ball", "rhombus" or "vertices" (w in the hull of `points`)
+    points : (k, m) vertices, for "vertices" only
     """
 
     centre: Vector
     generator: Matrix
-    kind: Literal["box", "ball", "rhombus"] = "box"
+    kind: Literal["box", "ball", "rhombus", "vertices"] = "box"
+    points: Matrix | None = None
 
     @staticmethod
     def box(lower: ArrayLike, upper: ArrayLike) -> Disturbance:
@@ -51,6 +53,14 @@ class Disturbance:
             raise ConfigError(f"disturbance box: lower {low} exceeds upper {high}")
         return Disturbance((low + high) / 2, np.diag((high - low) / 2))
 
+    @staticmethod
+    def hull(points: ArrayLike) -> Disturbance:
+        """The convex hull of the columns of `points` (n, m): any polytope, by its vertices."""
+        array = np.asarray(points, float)
+        if array.ndim != 2 or not np.all(np.isfinite(array)):
+            raise ConfigError(f"disturbance hull: points of shape {array.shape}; finite (n, m) columns are wanted")
+        return Disturbance(np.zeros(len(array)), np.eye(len(array)), "vertices", array)
+
     def centre_at(self, t: int) -> Vector:
         """(n,) centre in force at stage t."""
         return self.centre[t] if self.centre.ndim == 2 else self.centre
@@ -58,6 +68,10 @@ class Disturbance:
     def sample(self, rng: np.random.Generator, stages: int, extreme: bool = False) -> Matrix:
         """Sequence of w, (stages, k): uniform in the box, or at its corners; other kinds scaled onto the set."""
         k = self.generator.shape[1]
+        if self.points is not None:
+            count = self.points.shape[1]
+            mix = np.eye(count)[rng.integers(count, size=stages)] if extreme else rng.dirichlet(np.ones(count), stages)
+            return np.asarray(mix @ self.points.T, float)
         w = rng.choice([-1.0, 1.0], (stages, k)) if extreme else rng.uniform(-1, 1, (stages, k))
         if self.kind != "box":
             norms = np.linalg.norm(w, 2 if self.kind == "ball" else 1, axis=1, keepdims=True)

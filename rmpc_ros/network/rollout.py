@@ -48,7 +48,7 @@ def declare_disturbances(program: RobustProgram, network: Network, agents: Seque
     for i in agents:
         disturbance = network.agents[i].disturbance
         k = disturbance.generator.shape[1]
-        out[i] = [program.w.add(disturbance.kind, k, f"w{i}", t) for t in range(network.horizon)]
+        out[i] = [program.w.add(disturbance.kind, k, f"w{i}", t, disturbance.points) for t in range(network.horizon)]
     return out
 
 
