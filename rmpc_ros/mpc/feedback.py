@@ -27,6 +27,7 @@ FEEDBACK_WEIGHT = 1e-4  # on |M|^2: the gentlest feedback among equals
 WIDTH_WEIGHT = 1e-3  # on the states' coefficients: the narrowest promise among equals
 
 Pair = tuple[int, int]
+Parts = list[tuple[np.ndarray, Matrix]]  # columns and what multiplies them
 
 
 class AffineFeedback:
@@ -105,10 +106,8 @@ class AffineFeedback:
         """x(t+1) - A x(t) - B v(t) = what the data and the own disturbance's centre add."""
         model = self.model
         for t in range(self.N):
-            parts: list[tuple[np.ndarray, Matrix]] = [
-                (self._columns("x", model.nx, t), np.eye(model.nx)),
-                (self._columns("v", model.nu, t), -model.B),
-            ]
+            parts: Parts = [(self._columns("x", model.nx, t), np.eye(model.nx))]
+            parts.append((self._columns("v", model.nu, t), -model.B))
             if t:
                 parts.append((self._columns("x", model.nx, t - 1), -model.A))
             rows.block(parts, np.zeros(model.nx))
@@ -126,7 +125,7 @@ class AffineFeedback:
                 ("c_part", nu * ne, np.zeros((nu, nx)), direct, k),
             ):
                 positive, negative = self._parts(name, width, number)
-                parts = [(positive, np.eye(width)), (negative, -np.eye(width)), (memory, -feedback)]
+                parts: Parts = [(positive, np.eye(width)), (negative, -np.eye(width)), (memory, -feedback)]
                 constant = np.zeros(width)
                 if pair in self._later:
                     before = np.kron(left, np.eye(ne))
@@ -165,7 +164,7 @@ class AffineFeedback:
                 rows.block([(x, np.eye(nx)), (width, sign * np.eye(nx))])
             for name in ("u", "c"):
                 for t in range(N):
-                    parts = [(self._columns("v", nu, t), np.eye(nu))]
+                    parts: Parts = [(self._columns("v", nu, t), np.eye(nu))]
                     if t:
                         parts.append((self._columns(f"{name}_width", nu, t - 1), sign * np.eye(nu)))
                         if name == "u":
@@ -291,7 +290,7 @@ class _Rows:
         self._append(np.full(columns.size, row), columns, values)
         return position
 
-    def block(self, parts: list[tuple[np.ndarray, Matrix]], right: Vector | None = None) -> None:
+    def block(self, parts: Parts, right: Vector | None = None) -> None:
         """Rows sum_k matrix_k z[columns_k] (= right); zeros of the matrices are not stored."""
         height = parts[0][1].shape[0]
         for columns, matrix in parts:

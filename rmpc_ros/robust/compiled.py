@@ -255,7 +255,7 @@ class CompiledProgram:
         self._check_scale(matrix)
         self._rhs.compile(rows)
         self._supports = {slot: self._support_shift(slot, rows) for slot in self._groups}
-        quadratic, self._cost_of, self._constant = objective_data(program.objective, n, program.parameter_size)
+        quadratic, self._cost_of, self.objective_constant = objective_data(program.objective, n, program.parameter_size)
         self.data = ProgramData(
             quadratic, np.zeros(n), matrix, np.zeros(rows), lower, upper, self._equal_rows, self._le_rows, self._cones
         )
@@ -366,7 +366,7 @@ class CompiledProgram:
             self.program,
             x[: self.n],
             self._parameters.copy(),
-            objective + float(known @ self._constant @ known),
+            objective + float(known @ self.objective_constant @ known),
             self.backend.name,
             time.perf_counter() - began,
         )
