@@ -57,11 +57,13 @@ def make(spec: bringup.NodeSpec, **changes: Any) -> ManagedNode:
     )
 
 
-def run(noise: Callable[[dict[str, Any]], NOISE] | None) -> tuple[np.ndarray, dict[str, ManagedNode]]:
+def run(
+    noise: Callable[[dict[str, Any]], NOISE] | None, **changes: dict[str, Any]
+) -> tuple[np.ndarray, dict[str, ManagedNode]]:
     """The whole plant in this process for some steps; `noise` speaks between them. Returns what was applied (k, nu)."""
     config = load_plant(FILE)
     specs = bringup.node_specs(config, FILE, run="r", duration=36.0 * STEPS, executor="single")
-    nodes = {spec.label: make(spec) for spec in specs if spec.kind in ("agent", "plant")}
+    nodes = {s.label: make(s, **changes.get(s.label, {})) for s in specs if s.kind in ("agent", "plant")}
     plant = nodes["plant"]
     assert isinstance(plant, PlantNode)
     stranger = Node("stranger", namespace=BASE, use_global_arguments=False)
@@ -69,7 +71,7 @@ def run(noise: Callable[[dict[str, Any]], NOISE] | None) -> tuple[np.ndarray, di
     for node in [*nodes.values(), stranger]:
         executor.add_node(node)
     assert all(node.start() for node in nodes.values())
-    speak = noise({"node": stranger}) if noise else None
+    speak = noise({"node": stranger, "nodes": nodes}) if noise else None
     applied, advance = [], plant.sim.step
 
     def step(inputs: dict[str, np.ndarray], *more: Any) -> None:
@@ -187,9 +189,10 @@ def test_the_future_is_refused_once_the_clock_is_known() -> None:
     [
         ({"plant": "nowhere.yaml"}, "cannot be read"),
         ({"agent": "reactor9"}, "reactor9.*give one of reactor1, reactor2, separator"),
+        ({"neighbour_wait": 3.0}, r"waits 3 s for neighbours.*below its deadline.*of 2\.5 s"),
     ],
 )
-def test_a_wrong_parameter_is_one_clear_error(changes: dict[str, str], words: str, capfd: Any) -> None:
+def test_a_wrong_parameter_is_one_clear_error(changes: dict[str, Any], words: str, capfd: Any) -> None:
     spec = bringup.node_specs(load_plant(FILE), FILE, run="r")[0]
     node = make(spec, **changes)
     assert not node.start()
@@ -246,3 +249,55 @@ def test_a_shorter_promise_may_not_hide_an_enlargement_behind_its_end() -> None:
         check_successor(promise(3, 5), promise(4, 3))
     with pytest.raises(PromiseError, match="enlarged"):
         check_successor(promise(3, 5), promise(3, 0))
+
+
+def test_a_late_decision_is_dropped_and_nothing_about_it_is_promised() -> None:
+    promised: list[tuple[str, int]] = []
+
+    def slow_down(tools: dict[str, Any]) -> NOISE:
+        for name in ("reactor1", "reactor2"):
+            take = lambda m, name=name: promised.append((name, m.step))  # noqa: E731
+            tools["node"].create_subscription(ForecastSet, f"{name}/forecast", take, qos.PROMISE)
+
+        def speak(k: int, plant: PlantNode) -> None:
+            if k == 3:
+                tools["nodes"]["reactor1"].deadline = 0.0  # nothing is in time any more
+
+        return speak
+
+    others = {name: {"neighbour_wait": 0.1} for name in ("reactor2", "separator")}
+    _, nodes = run(slow_down, plant={"deadline": 1.0}, **others)
+    late, plant = nodes["reactor1"], nodes["plant"]
+    assert isinstance(late, AgentNode) and isinstance(plant, PlantNode)
+    assert late.late >= 1
+    assert {step for name, step in promised if name == "reactor1"} == {0, 1, 2, 3}
+    assert {step for name, step in promised if name == "reactor2"} == set(range(STEPS))
+    assert plant.silent == {"reactor1"}
+    assert plant.away_steps["reactor1"] == STEPS - 4
+    assert plant.deadlines_missed == {"reactor1": 1, "reactor2": 0, "separator": 0}
+
+
+def test_an_agent_whose_command_was_not_applied_repeats_its_promise() -> None:
+    horizons: dict[int, int] = {}
+
+    def interfere(tools: dict[str, Any]) -> NOISE:
+        tools["node"].create_subscription(
+            ForecastSet, "reactor1/forecast", lambda m: horizons.__setitem__(m.step, m.horizon), qos.PROMISE
+        )
+
+        def swap(k: int, plant: PlantNode) -> None:
+            choose = plant.actuators["reactor1"].input
+
+            def other(step: int, measured: np.ndarray) -> Any:
+                u, source = choose(step, measured)
+                return (u + 1.0 if step == 6 else u), source
+
+            if k == 5:
+                plant.actuators["reactor1"].input = other  # type: ignore[method-assign]
+
+        return swap
+
+    _, nodes = run(interfere)
+    assert nodes["reactor1"].diagnostics.rejected.total() == 0
+    horizon = horizons[5]
+    assert {step: h for step, h in horizons.items() if h != horizon} == {7: horizon - 1}

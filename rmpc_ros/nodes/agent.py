@@ -92,6 +92,11 @@ class AgentNode(ManagedNode):
         self.deadline = self.config.network.deadline / 2 if deadline < 0 else deadline
         if self.values["timing"] == "free":
             self.deadline = min(self.deadline, self.config.period / 2)
+        if self.values["timing"] == "lockstep" and self.wait >= self.deadline:
+            raise ConfigError(
+                f"agent {self.agent} waits {self.wait:g} s for neighbours (network.wait); give less, below its deadline "
+                f"of {self.deadline:g} s (half of network.deadline)"
+            )
         self.journal = Journal(Path(self.values["journal"])) if self.values["journal"] else None
         own = f"agent {self.agent}"
         self._sensors = [Wire(s, list(self.spec.states), f"{own}, sensor {s.topic}") for s in self.spec.sensors]
