@@ -44,7 +44,7 @@ class Saturation:
         values = np.asarray(w, float)
         if self.kind == "tanh":
             return np.asarray(self.limit * np.tanh(values / self.limit))
-        return np.clip(values, -self.limit, self.limit)
+        return np.asarray(np.clip(values, -self.limit, self.limit))
 
     def lift(self, w: ArrayLike) -> Matrix:
         """Rows (w, phi(w)): (N, d) -> (N, 2 d)."""

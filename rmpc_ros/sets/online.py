@@ -133,6 +133,7 @@ class OnlineSet:
         self._version = 0
         self._since_refresh = 0
         self.rejections: list[tuple[int, str]] = []
+        self._scores: Vector = np.empty(0)
         self._reshape()
         self.radius = 0.0
         self._recalibrate(adopt=True)

@@ -83,7 +83,7 @@ def budget_shape(data: Matrix, epsilon: float, budget: float) -> Shape:
 
     def gauge(points: Matrix) -> Vector:
         z = np.abs(points - center) / radius
-        return np.maximum(z.max(axis=1), z.sum(axis=1) / budget)
+        return np.asarray(np.maximum(z.max(axis=1), z.sum(axis=1) / budget))
 
     return Shape(gauge, lambda theta: Budget(center, theta * radius, budget))
 

@@ -97,7 +97,7 @@ class UnionSet(UncertaintySet):
 
     def contains(self, points: ArrayLike, tolerance: float = 1e-7) -> NDArray[np.bool_]:
         """Membership in any subset."""
-        return np.any([p.contains(points, tolerance) for p in self.parts], axis=0)
+        return np.asarray(np.any([p.contains(points, tolerance) for p in self.parts], axis=0))
 
     def locate(self, points: ArrayLike, tolerance: float = 1e-7) -> NDArray[np.intp]:
         """Index of the first subset that holds each row, -1 for none: (m, d) -> (m,)."""

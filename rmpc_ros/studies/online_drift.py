@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +38,12 @@ def water_flow() -> Vector:
         The package or its file is missing.
     """
     try:
-        path = Path(str(metadata.distribution("river").locate_file(SERIES)))
+        import river
+
+        path = Path(str(river.__file__)).parent.parent / SERIES
         with path.open(newline="", encoding="utf-8") as file:
             return np.array([float(row[1]) for row in list(csv.reader(file))[1:]])
-    except (metadata.PackageNotFoundError, FileNotFoundError):
+    except (ImportError, FileNotFoundError):
         raise DataError(f"the series {SERIES} is not installed; run: pip install river") from None
 
 
