@@ -94,8 +94,8 @@ class AgentNode(ManagedNode):
             self.deadline = min(self.deadline, self.config.period / 2)
         if self.values["timing"] == "lockstep" and self.wait >= self.deadline:
             raise ConfigError(
-                f"agent {self.agent} waits {self.wait:g} s for neighbours (network.wait); give less, below its deadline "
-                f"of {self.deadline:g} s (half of network.deadline)"
+                f"agent {self.agent} waits {self.wait:g} s for neighbours (network.wait); give less, below its "
+                f"deadline of {self.deadline:g} s (half of network.deadline)"
             )
         self.journal = Journal(Path(self.values["journal"])) if self.values["journal"] else None
         own = f"agent {self.agent}"
