@@ -43,6 +43,7 @@ def make_sets():
         "norm 2": NormBall([1, 1], 2, 2),
         "norm inf": NormBall([1, 1], 2, "inf"),
         "zonotope": Zonotope([0, 0], [[1, 1, 0.2], [0, 1, -0.5]]),
+        "parallelotope": Zonotope([0.5, 0], [[1, 1], [0, 0.7]]),
         "singleton": Singleton([1, 2]),
         "intersection": Intersection([box, ball]),
         "image": AffineImage(Zonotope([0, 0, 0], np.eye(3)), [[1, 2, 0], [3, 4, 1]], [1, 1]),
@@ -127,7 +128,9 @@ def test_projection_is_an_outline_of_members(name):
     assert np.all(SETS[name].contains(points, 1e-5))
 
 
-@pytest.mark.parametrize("name", ["box", "budget", "polytope", "norm 1", "norm inf", "zonotope", "product"])
+@pytest.mark.parametrize(
+    "name", ["box", "budget", "polytope", "norm 1", "norm inf", "zonotope", "parallelotope", "product"]
+)
 def test_support_is_the_largest_value_at_a_vertex(name):
     shown = SETS[name]
     corners = shown.vertices()

@@ -6,7 +6,7 @@ import itertools
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.spatial import ConvexHull
 
@@ -65,6 +65,16 @@ class Zonotope(UncertaintySet):
         """C + G sign(G'a)."""
         rows = self._directions(directions)
         return self._shape(self._center + np.sign(rows @ self.generators) @ self.generators.T, directions)
+
+    def contains(self, points: ArrayLike, tolerance: float = 1e-7) -> NDArray[np.bool_]:
+        """abs(G^-1 (u - c)) <= 1 for a regular square G, else by the ray from the centre."""
+        d, g = self.generators.shape
+        if d != g or not np.linalg.cond(self.generators) < 1e12:
+            return super().contains(points, tolerance)
+        rows = self._directions(points)
+        z = np.linalg.solve(self.generators, (rows - self._center).T)
+        reach = np.max(np.abs(z), axis=0)
+        return self._shape(reach <= 1 + tolerance * (1 + reach), points)
 
     def epigraph(self) -> Epigraph:
         """Cones: y >= abs(G'a), c'a + sum y <= t."""
