@@ -64,6 +64,11 @@ def order_index(samples: int, epsilon: float, confidence: float) -> int:
     return k
 
 
+@lru_cache(maxsize=4096)
+def _attained(samples: int, index: int, epsilon: float) -> float:
+    return float(stats.binom.cdf(index - 1, samples, 1 - epsilon))
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A calibrated level and the evidence for it.
@@ -106,7 +111,7 @@ def calibrate(scores: ArrayLike, epsilon: float, confidence: float) -> Calibrati
         epsilon=epsilon,
         confidence=confidence,
         mean_violation=(n + 1 - k) / (n + 1),
-        attained_confidence=float(stats.binom.cdf(k - 1, n, 1 - epsilon)),
+        attained_confidence=_attained(n, k, epsilon),
     )
 
 
