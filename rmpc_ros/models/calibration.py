@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.errors import ConfigError, DataError
+from rmpc_ros.sets.conformal import AdaptiveConformal
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -47,48 +48,31 @@ class CalibrationSettings:
 
 
 class AdaptiveQuantile:
-    """Quantile of scores whose long-run coverage is exact; `value` before, `observe` after each score."""
+    """Adaptive conformal inference on a window of scores; `value` before, `observe` after each score."""
 
     def __init__(self, settings: CalibrationSettings) -> None:
-        self.settings = settings
-        self.level = 1.0 - settings.coverage
-        self.misses = self.count = self.infinite = 0
+        self._conformal = AdaptiveConformal(1.0 - settings.coverage, settings.rate)
         self._scores: deque[float] = deque(maxlen=settings.window)
-        self._value = math.inf
-
-    @property
-    def value(self) -> float:
-        """Q for the next score; infinite where nothing is known or a <= 0."""
-        return self._value
+        self.infinite = 0
+        self.value = math.inf
+        """q for the next score; infinite where nothing is known or a <= 0."""
 
     @property
     def coverage(self) -> float:
         """Share of scores covered so far."""
-        return 1.0 - self.misses / self.count if self.count else float("nan")
+        steps = self._conformal.steps
+        return 1.0 - self._conformal.misses / steps if steps else float("nan")
 
     def observe(self, score: float, promised: float | None = None) -> bool:
         """Take in a score; `promised` is the q that was announced for it (default: the present one). True is a miss."""
         if not score >= 0:
             raise DataError(f"conformal score {score}: must be 0 or more")
-        q = self._value if promised is None else promised
-        miss = score > q
-        self.count += 1
-        self.misses += miss
+        q = self.value if promised is None else promised
         self.infinite += math.isinf(q)
-        if math.isfinite(q) or self._scores:
-            self.level += self.settings.rate * (1.0 - self.settings.coverage - miss)
+        self._conformal.update(score > q)
         self._scores.append(score)
-        self._value = self._quantile()
-        return miss
-
-    def _quantile(self) -> float:
-        n = len(self._scores)
-        rank = math.ceil((n + 1) * (1.0 - self.level))
-        if rank > n:
-            return math.inf
-        if rank < 1:
-            return 0.0
-        return float(np.partition(np.fromiter(self._scores, float, n), rank - 1)[rank - 1])
+        self.value = self._conformal.radius(np.fromiter(self._scores, float, len(self._scores)))
+        return score > q
 
 
 class MultiStepCalibrator:

@@ -48,7 +48,7 @@ def wear_at(step: int, steps: int) -> dict[str, float]:
 
 def feed_gust(step: int, steps: int) -> float:
     """K: 20 spells, three of ten with a badly mixed feed, abruptly."""
-    return (0.0, 0.3, 0.0, 4.0, 0.0, 0.3, 5.0, 0.0, 0.3, 4.0)[step * 20 // steps % 10]
+    return (0.0, 0.3, 0.0, 8.0, 0.0, 0.3, 10.0, 0.0, 0.3, 8.0)[step * 20 // steps % 10]
 
 
 def mpc_settings(limit: float = LIMIT, horizon: int = HORIZON) -> LearnedMpcSettings:
