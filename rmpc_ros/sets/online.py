@@ -107,6 +107,7 @@ class OnlineSet:
     Attributes
     ----------
     current : the set in force with its certificate
+    conformal : the recursion, which counts the misses of the set in force under both guarantees
     rejections : (sample number, test) of every change that was found
     """
 
@@ -128,7 +129,7 @@ class OnlineSet:
                 raise DataError(f"{name} has {len(bound)} entries, the samples {d}")
         self._rows = rows[-self.options.window :]
         self._count = len(rows)
-        self._conformal = AdaptiveConformal(self.options.epsilon, self.options.gamma)
+        self.conformal = AdaptiveConformal(self.options.epsilon, self.options.gamma)
         self._cusum = CoverageCusum(self.options.epsilon, level=self.options.level)
         self._version = 0
         self._since_refresh = 0
@@ -152,7 +153,7 @@ class OnlineSet:
             raise DataError(f"sample {self._count + 1} = {u.tolist()}: give {self._rows.shape[1]} finite numbers")
         before = self._version
         missed = not self.covers(u)
-        self._conformal.update(missed)
+        self.conformal.update(missed)
         self._rows = np.vstack([self._rows[-self.options.window + 1 :], u])
         self._scores = np.append(self._scores[-self.options.window + 1 :], self._score(u[None, :]))
         self._count += 1
@@ -160,8 +161,8 @@ class OnlineSet:
         alarm = self._cusum.update(missed)
         due = self._count % self.options.every == 0
         found = TestResult("coverage", self._cusum.threshold, self.options.level) if alarm else None
-        if found is None and due:
-            found = self._changed()
+        if found is None and self._count % self.options.every == self.options.every // 2:
+            found = self._changed()  # half-way between recalibrations: no step does both
         if found is not None:
             self._react(found)
         elif due or self.options.guarantee == "conformal":
@@ -201,7 +202,7 @@ class OnlineSet:
         """Radius from the samples in the window; `adopt`: the shape is new, take it whatever its size."""
         o = self.options
         if o.guarantee == "conformal":
-            radius = self._conformal.radius(self._scores)
+            radius = self.conformal.radius(self._scores)
             if adopt or radius != self.radius:
                 self._publish(radius, "adaptive conformal recursion", promised=True)
             return
@@ -237,7 +238,7 @@ class OnlineSet:
         self._since_refresh = 0
         radius = max(self.options.inflation * self.radius, float(np.max(self._scores)))
         if self.options.guarantee == "conformal":
-            radius = max(radius, self._conformal.radius(self._scores))
+            radius = max(radius, self.conformal.radius(self._scores))
         self._publish(
             radius, f"change found by the {found.name} test (statistic {found.statistic:.4g})", promised=False
         )
@@ -268,7 +269,7 @@ class OnlineSet:
             statement = f"No promise: the set was enlarged and waits for {needed} samples from the present conditions."
         evidence: dict[str, Any] = {"radius": self.radius if np.isfinite(radius) else None, **thresholds}
         if conformal:
-            evidence |= {"level": self._conformal.level, "gamma": o.gamma}
+            evidence |= {"level": self.conformal.level, "gamma": o.gamma}
         certificate = Certificate(
             "ellipsoid" if np.isfinite(radius) else "box",
             o.epsilon if promised or conformal else None,

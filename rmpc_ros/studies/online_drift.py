@@ -61,9 +61,8 @@ def follow(errors: Vector, start: int, options: OnlineOptions) -> tuple[Vector, 
 def report(covered: NDArray[np.bool_], width: Vector, parts: dict[str, slice]) -> dict[str, Any]:
     """Coverage of each part, and the mean half-width while calm (before and after)."""
     calm = np.concatenate([width[parts["before"]], width[parts["after"]]])
-    finite = np.concatenate([width[parts["before"]], width[parts["after"]]])
     out: dict[str, Any] = {f"coverage_{name}": float(covered[part].mean()) for name, part in parts.items()}
-    return out | {"radius_calm_l_per_s": float(calm.mean()), "radius_calm_median_l_per_s": float(np.median(finite))}
+    return out | {"radius_calm_l_per_s": float(calm.mean()), "radius_calm_median_l_per_s": float(np.median(calm))}
 
 
 def run(settings: Settings, folder: Path) -> dict[str, Any]:
@@ -115,7 +114,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         "radius_ratio_calm": main["radius_calm_l_per_s"] / static,
         "recovery_steps": recovery,
         "coverage_overall": float(covered.mean()),
-        "coverage_bound": adaptive._conformal.bound(),
+        "coverage_bound": adaptive.conformal.bound(),
         "versions": adaptive.current.certificate.version,
         "rejections": [[n, name] for n, name in adaptive.rejections],
         "certified": {
