@@ -32,6 +32,7 @@ def test_radius_grows_after_a_change_and_shrinks_again():
 def test_unknown_radius_is_the_physical_cap_and_is_counted():
     calibrator = MultiStepCalibrator(2, np.array([0.3, 7.0]))
     np.testing.assert_array_equal(calibrator.radius(np.ones((2, 2))), [[0.3, 7.0], [0.3, 7.0]])
+    assert calibrator.disturbance_set(np.ones(2)).support(np.eye(2)).tolist() == [0.3, 7.0]
     calibrator.observe(1, np.zeros(2), np.ones(2))
     assert calibrator.quantiles[0].infinite == 1
     with pytest.raises(DataError, match="score nan"):

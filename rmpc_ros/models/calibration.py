@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.errors import ConfigError, DataError
+from rmpc_ros.sets.box import Box
 from rmpc_ros.sets.conformal import AdaptiveConformal
 
 Vector = NDArray[np.float64]
@@ -94,6 +95,11 @@ class MultiStepCalibrator:
         q = np.array([quantile.value for quantile in self.quantiles[: len(deviation)]])
         scaled = np.where(np.isinf(q)[:, None], np.inf, np.where(np.isinf(q), 0.0, q)[:, None] * deviation)
         return np.asarray(np.minimum(scaled, self.cap), float)
+
+    def disturbance_set(self, deviation: Vector) -> Box:
+        """Set of w in  x+ = mean + w,  for predicted standard deviations (n,): the robust MPC's disturbance set."""
+        radius = self.radius(np.asarray(deviation, float)[None])[0]
+        return Box.around(np.zeros(radius.size), radius)
 
     def observe(self, step: int, error: Vector, deviation: Vector, promised: float | None = None) -> bool:
         """Error (n,) of the prediction `step` periods ahead (1-based) and its predicted deviation; True is a miss."""
