@@ -21,6 +21,7 @@ from rmpc_ros.msg import Command, ForecastSet, Measurement
 from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
 from rmpc_ros.errors import ConfigError
+from rmpc_ros.network.journal import Journal
 from rmpc_ros.nodes import qos
 from rmpc_ros.nodes.agent import AgentNode
 from rmpc_ros.nodes.managed import ManagedNode
@@ -301,3 +302,35 @@ def test_an_agent_whose_command_was_not_applied_repeats_its_promise() -> None:
     assert nodes["reactor1"].diagnostics.rejected.total() == 0
     horizon = horizons[5]
     assert {step: h for step, h in horizons.items() if h != horizon} == {7: horizon - 1}
+
+
+def test_a_promise_that_cannot_be_written_is_not_published(tmp_path: Path) -> None:
+    horizons: dict[int, int] = {}
+
+    def fill_the_disk(tools: dict[str, Any]) -> NOISE:
+        tools["node"].create_subscription(
+            ForecastSet, "reactor1/forecast", lambda m: horizons.__setitem__(m.step, m.horizon), qos.PROMISE
+        )
+
+        def full(payload: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+        def speak(k: int, plant: PlantNode) -> None:
+            if k == 4:
+                tools["nodes"]["reactor1"].journal.write = full
+
+        return speak
+
+    journal = tmp_path / "reactor1.journal"
+    applied, nodes = run(fill_the_disk, reactor1={"journal": str(journal)})
+    quiet, _ = run(None)
+    assert np.array_equal(applied[:6], quiet[:6])  # the command does not wait for the disk
+    horizon = horizons[4]
+    assert [horizons[k] for k in (5, 6, 7)] == [
+        horizon - 1,
+        horizon - 2,
+        horizon - 3,
+    ]  # the promise of step 4, repeated
+    said = {s.name: s for s in nodes["reactor1"].diagnostics.statuses()}["/reactor_separator/reactor1/agent: journal"]
+    assert "No space left on device" in said.message
+    assert Journal(journal).read() is not None

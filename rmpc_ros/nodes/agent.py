@@ -3,7 +3,7 @@
 Lockstep: the plant's measurement k starts step k as soon as the neighbours' news for it has come (see `round`).
 Free-running: the node's clock starts step k at a fixed phase of every period, on the newest wired sensor values.
 
-What leaves the node leaves in this order: journal, command and actuators, promise, report. A new promise describes the
+What leaves the node leaves in this order: command and actuators, journal, promise, report. A new promise describes the
 plan of the command it comes with, so it may only be made when that command will be in force:
 - a decision that comes later than `deadline` after its measurement is dropped;
 - in lockstep the actuators' word about the step before must be the agent's own command. If it is not (the agent has
@@ -259,12 +259,10 @@ class AgentNode(ManagedNode):
         if time.monotonic() - began > self.deadline:
             self._drop(decision, time.monotonic() - began)
             return
-        if not self._in_force(inputs) and decision.forecast.iteration == self._promise.iteration:
-            promise = self.controller.start(inputs.step, carried(self._promise, inputs.step))
-            decision = replace(decision, forecast=promise)
-        self._commit(decision)
         self.counts[decision.mode] += 1
-        self._publish(decision, began)
+        command = self._act(decision)
+        promise = self._commit(decision, self._in_force(inputs))
+        self._tell(decision, command, promise, began)
 
     def _in_force(self, inputs: Inputs) -> bool:
         """Whether what this agent commands is what its actuators do."""
@@ -275,11 +273,27 @@ class AgentNode(ManagedNode):
         step, command, _ = self._last
         return step == inputs.step - 1 and np.array_equal(inputs.applied, np.array(command.values))
 
-    def _commit(self, decision: Decision) -> None:
-        """On disk before anybody hears of it."""
-        if self.journal is not None:
+    def _commit(self, decision: Decision, in_force: bool) -> core.ForecastSet:
+        """The promise to publish: the decision's, once it is on disk, or the old one again.
+
+        A new epoch is announced whatever happens: the old promise is broken, and neighbours must know.
+        """
+        new_epoch = decision.forecast.iteration != self._promise.iteration
+        if (in_force or new_epoch) and (self._journalled(decision) or new_epoch):
+            self._promise = decision.forecast
+        else:
+            self._promise = self.controller.start(decision.step, carried(self._promise, decision.step))
+        return self._promise
+
+    def _journalled(self, decision: Decision) -> bool:
+        if self.journal is None:
+            return True
+        try:
             self.journal.write(encode({"promise": decision.forecast}, run=self.run, step=decision.step))
-        self._promise = decision.forecast
+        except OSError as error:
+            self.diagnostics.say("journal", ERROR, f"cannot write: {error}; the promise is not renewed")
+            return False
+        return True
 
     def _drop(self, decision: Decision, taken: float) -> None:
         """Too late to be applied: the last published promise stands, and the last plan runs at the actuators."""
@@ -293,21 +307,26 @@ class AgentNode(ManagedNode):
         )
 
     # -- messages out -------------------------------------------------------------------------------------------------
-    def _publish(self, decision: Decision, began: float) -> None:
+    def _act(self, decision: Decision) -> Command:
+        """Command and wired actuators: they may go first, because every command keeps the old promise too."""
         stamp = self._stamp()
-        step = decision.step
-        what = convert.Command(self.agent, step, decision.mode, decision.input, decision.plan)
+        what = convert.Command(self.agent, decision.step, decision.mode, decision.input, decision.plan)
         command = convert.command_message(what, self.layout, stamp, self.run)
-        forecast = convert.forecast_message(decision.forecast, stamp, self.run)
         self._command.publish(command)
         for wire, publisher in zip(self._actuators, self._outputs, strict=True):
             publisher.publish(wire.message(float(decision.input[wire.index]), stamp, convert.FRAME))
+        return command
+
+    def _tell(self, decision: Decision, command: Command, promise: core.ForecastSet, began: float) -> None:
+        """Promise and report."""
+        stamp = command.header.stamp
+        forecast = convert.forecast_message(promise, stamp, self.run)
         self._forecast.publish(forecast)
-        self._last = (step, command, forecast)
+        self._last = (decision.step, command, forecast)
         self._decision = decision
         counts = tuple(self.counts[mode] for mode in MODES)
         timed = replace(decision.report, step_ms=1e3 * (time.monotonic() - began))
-        report = convert.Report(self.agent, step, timed, counts, self.diagnostics.rejected.total())
+        report = convert.Report(self.agent, decision.step, timed, counts, self.diagnostics.rejected.total())
         self._report.publish(convert.report_message(report, stamp, self.run))
 
     def _repeat(self, step: int) -> None:
