@@ -260,6 +260,7 @@ def test_union_takes_sets_of_the_library():
     from rmpc_ros.sets.box import Box
     from rmpc_ros.sets.ellipsoid import Ellipsoid
     from rmpc_ros.sets.polytope import Polytope as PolytopeSet
+    from rmpc_ros.sets.union import UnionSet
 
     members = [Box([0.0, 0.0], [0.5, 1.0]), PolytopeSet(TRIANGLE.D, TRIANGLE.d)]
     union = PolytopeUnion.from_sets(members)
@@ -267,3 +268,6 @@ def test_union_takes_sets_of_the_library():
         assert union.contains(v) == any(bool(m.contains(v)) for m in members)
     with pytest.raises(SetError, match="ellipsoid"):
         PolytopeUnion.from_sets([Ellipsoid([0.0, 0.0], np.eye(2), 1.0)])
+    same = PolytopeUnion.from_union(UnionSet([Box([0.0, 0.0], [0.5, 1.0]), Box([-1.0, -1.0], [-0.5, 0.0])]), steps=2)
+    assert same.count == 4 and same.dim == 4
+    assert same.contains([0.2, 0.5, -0.7, -0.2]) and not same.contains([0.2, 0.5, 0.7, -0.2])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, product
 from math import comb
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,9 @@ from scipy.spatial import ConvexHull, QhullError
 from rmpc_ros.errors import DataError, InfeasibleError, SetError, UnboundedError
 from rmpc_ros.sets.base import UncertaintySet
 from rmpc_ros.solvers.lp import LinearProgram, solve_lp
+
+if TYPE_CHECKING:  # the fitting library is not needed to solve
+    from rmpc_ros.sets.union import UnionSet
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -343,6 +346,17 @@ class PolytopeUnion:
     def boxes(cls, pairs: Sequence[tuple[ArrayLike, ArrayLike]], steps: int = 1) -> PolytopeUnion:
         """Union of boxes given as (lower, upper) pairs."""
         return cls(tuple(Polytope.box(lower, upper) for lower, upper in pairs), steps)
+
+    @classmethod
+    def from_union(cls, union: UnionSet, steps: int = 1) -> PolytopeUnion:
+        """A union of the library (given or fitted, `sets/union.py`), repeated over independent steps.
+
+        Raises
+        ------
+        SetError
+            A subset is no polyhedron (an ellipsoid, for example).
+        """
+        return cls(tuple(Polytope(D, d) for D, d in union.halfspaces()), steps)
 
     @classmethod
     def from_sets(cls, sets: Sequence[UncertaintySet], steps: int = 1) -> PolytopeUnion:
