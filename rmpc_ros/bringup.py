@@ -5,6 +5,7 @@ Also the table of topics, so that what is recorded is what is published.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,11 @@ class Topic:
     name: str
     type: str
     profile: Profile
+
+
+def state_folder() -> Path:
+    """Folder for what must outlive a process and its run: journals of edge controllers, below ROS's own folder."""
+    return Path(os.environ.get("ROS_HOME", Path.home() / ".ros")) / "rmpc_ros"
 
 
 def base_namespace(config: PlantConfig, namespace: str = "") -> str:

@@ -13,9 +13,11 @@ from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import Node
 
 from launch import LaunchContext
-from rmpc_ros.bringup import NodeSpec
+from rmpc_ros.bringup import NodeSpec, state_folder
 from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import ConfigError
+
+__all__ = ["NAMESPACE", "PLANT", "node_action", "plant_path", "state_folder", "value"]
 
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # agents are processes
 
@@ -50,11 +52,6 @@ def plant_path(word: str) -> Path:
     if path.suffix or len(path.parts) > 1:
         raise ConfigError(f"plant:={word}: no such file")
     return shipped_plant(word)
-
-
-def state_folder() -> Path:
-    """Folder for what must outlive a process: journals and bags, below ROS's own folder."""
-    return Path(os.environ.get("ROS_HOME", Path.home() / ".ros")) / "rmpc_ros"
 
 
 def node_action(spec: NodeSpec, **options: Any) -> Node:

@@ -59,6 +59,8 @@ def run_plant(
     config = load_plant(plant_file)
     for word in kills:
         bringup.parse_kill(word)
+    # An edge controller's journal outlives its run: the next one goes on with the promises in force.
+    journals = bringup.state_folder() / config.plant.name if only and folder is None else None
     folder = folder or _fresh(Path("runs"), config.plant.name)
     folder.mkdir(parents=True, exist_ok=True)
     bag = None if only else (record or folder / "bag")
@@ -75,7 +77,7 @@ def run_plant(
         speed=speed,
         duration=duration,
         bag=bag.resolve() if bag else None,
-        journals=(folder / "journal").resolve(),
+        journals=(journals or folder / "journal").resolve(),
         kills=kills,
         simulated=not only,
     )
