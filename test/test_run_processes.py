@@ -62,8 +62,9 @@ def test_nothing_is_violated_and_no_promise_broken_while_an_agent_is_dead(killed
     assert result["promises_checked"] >= 3 * (STEPS - 2)
     assert result["rejected_messages"] == 0
     agents = result["agents"]
-    assert agents["reactor1"]["steps_on_the_actuators_plan"] == AWAY
-    assert agents["reactor1"]["steps"] == STEPS - AWAY
+    # The SIGKILL comes while step 40 is on its way: its command, and its report, may or may not have left the process.
+    assert agents["reactor1"]["steps_on_the_actuators_plan"] in (AWAY, AWAY - 1)
+    assert agents["reactor1"]["steps"] in (STEPS - AWAY, STEPS - AWAY + 1)
     assert agents["reactor1"]["restarts"] == result["restarts"] == 1
     assert agents["reactor2"]["steps"] == STEPS
     for agent in agents.values():
@@ -76,9 +77,9 @@ def test_nothing_is_violated_and_no_promise_broken_while_an_agent_is_dead(killed
 def test_the_dead_agents_actuators_ran_its_plan_and_did_not_hold(killed: Any) -> None:
     _, run, _ = killed
     agent = run.agents["reactor1"]
-    assert silent_spans(run, "reactor1") == [(KILLED, KILLED + AWAY - 1)] or silent_spans(run, "reactor1") == [
-        (KILLED + 1, KILLED + AWAY)
-    ]
+    ((first, last),) = silent_spans(run, "reactor1")
+    assert first in (KILLED, KILLED + 1)
+    assert last == KILLED + AWAY - 1
     away = np.array([agent.applied[k][0] for k in range(KILLED + 15, KILLED + AWAY)])
     assert np.std(away) > 0  # feedback on the measurements, not a held value
 
