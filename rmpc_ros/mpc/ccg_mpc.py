@@ -28,6 +28,8 @@ from rmpc_ros.robust.two_stage import PolytopeUnion, TwoStageProblem
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
+DUST = 1e-9  # of the largest entry; below every tolerance in use
+
 
 @dataclass(frozen=True)
 class UnionPlan:
@@ -96,8 +98,8 @@ class UnionController:
             np.zeros((2, N * (nx + nu))),
         )
         self._spread = np.abs(self._rows_w @ model.G).reshape(N * (nx + nu), -1)  # by the neighbours' half-widths
-        by_c = np.vstack([self.prediction.x_v, self.prediction.u_v])
-        by_v = (self._rows_w @ E).reshape(N * (nx + nu), -1)
+        by_c = _without_dust(np.vstack([self.prediction.x_v, self.prediction.u_v]))
+        by_v = _without_dust((self._rows_w @ E).reshape(N * (nx + nu), -1))
         limits = N * (nx + nu)
         costs = np.diag(np.concatenate([np.tile(Q, N), np.tile(R, N)]))
         above = -np.eye(limits)
@@ -180,3 +182,8 @@ class UnionController:
         what = [f"x[{i}]({t})" for t in range(1, self.N + 1) for i in range(nx)]
         what += [f"u[{i}]({t})" for t in range(self.N) for i in range(nu)]
         return [f"{side} of {name}" for side in ("upper limit", "lower limit", "cost", "cost") for name in what]
+
+
+def _without_dust(matrix: Matrix) -> Matrix:
+    """Entries that are rounding errors set to zero: they say nothing and spoil the scaling of the programs."""
+    return np.where(np.abs(matrix) < DUST * np.max(np.abs(matrix), initial=0.0), 0.0, matrix)

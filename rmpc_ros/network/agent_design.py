@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from rmpc_ros.mpc.feedback import AffineFeedback
 from rmpc_ros.mpc.fixed import FixedFeedback
 from rmpc_ros.mpc.local import Cost, LocalModel
+from rmpc_ros.mpc.union_feedback import UnionFeedback
 from rmpc_ros.network.forecast import ForecastSet
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
-Controller = FixedFeedback | AffineFeedback
+Controller = FixedFeedback | AffineFeedback | UnionFeedback
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class AgentDesign:
 
     Attributes
     ----------
-    name, period (s), horizon, form ("fixed", "toeplitz", "full")
+    name, period (s), horizon, form ("fixed", "toeplitz", "full", "union")
     state_names, input_names : physical
     names : promised quantities, (nx + nu,)
     transform : (nx, nx) coordinates of physical states
@@ -149,6 +150,8 @@ class AgentDesign:
         """Compile the problem of the configured feedback form."""
         if self.form == "fixed":
             return self.build_fixed()
+        if self.form == "union":
+            return UnionFeedback(self.model, self.cost, self.horizon)
         return AffineFeedback(self.model, self.cost, self.horizon, toeplitz=self.form == "toeplitz")
 
     # -- units --------------------------------------------------------------------------------------------------------
