@@ -24,7 +24,7 @@ from rmpc_ros.report.events import silent_spans
 pytestmark = pytest.mark.processes
 
 FILE = Path(__file__).parents[1] / "config" / "reactor_separator.yaml"
-KILLED, AWAY, STEPS = 40, 110, 200
+KILLED, AWAY, STEPS, SOON = 40, 110, 200, 10
 
 
 def rmpc(*words: str) -> list[str]:
@@ -62,9 +62,9 @@ def test_nothing_is_violated_and_no_promise_broken_while_an_agent_is_dead(killed
     assert result["promises_checked"] >= 3 * (STEPS - 2)
     assert result["rejected_messages"] == 0
     agents = result["agents"]
-    # The SIGKILL comes while step 40 is on its way: its command, and its report, may or may not have left the process.
-    assert agents["reactor1"]["steps_on_the_actuators_plan"] in (AWAY, AWAY - 1)
-    assert agents["reactor1"]["steps"] in (STEPS - AWAY, STEPS - AWAY + 1)
+    # The SIGKILL comes a few milliseconds, which are a few steps, after the plant has asked for it.
+    assert AWAY - SOON < agents["reactor1"]["steps_on_the_actuators_plan"] <= AWAY
+    assert STEPS - AWAY <= agents["reactor1"]["steps"] < STEPS - AWAY + SOON
     assert agents["reactor1"]["restarts"] == result["restarts"] == 1
     assert agents["reactor2"]["steps"] == STEPS
     for agent in agents.values():
@@ -78,9 +78,9 @@ def test_the_dead_agents_actuators_ran_its_plan_and_did_not_hold(killed: Any) ->
     _, run, _ = killed
     agent = run.agents["reactor1"]
     ((first, last),) = silent_spans(run, "reactor1")
-    assert first in (KILLED, KILLED + 1)
+    assert KILLED <= first < KILLED + SOON
     assert last == KILLED + AWAY - 1
-    away = np.array([agent.applied[k][0] for k in range(KILLED + 15, KILLED + AWAY)])
+    away = np.array([agent.applied[k][0] for k in range(KILLED + SOON + 15, KILLED + AWAY)])
     assert np.std(away) > 0  # feedback on the measurements, not a held value
 
 
@@ -91,8 +91,9 @@ def test_the_agent_comes_back_bound_by_its_journal(killed: Any) -> None:
         s for s in run.statuses if s.name.endswith("reactor1/agent: journal") and "back with the promise" in s.message
     ]
     assert back
-    last = max(k for k in run.agents["reactor1"].promises if k < KILLED + 2)
-    assert back[0].values["step"] == str(last)
+    ((silent, _),) = silent_spans(run, "reactor1")
+    last = max(k for k in run.agents["reactor1"].promises if k <= silent)
+    assert int(back[0].values["step"]) in (last, last + 1)  # killed between writing and publishing: one more on disk
     promises = run.agents["reactor1"].promises
     assert max(promises) == STEPS - 1
     assert {p.iteration for p in promises.values()} == {0}  # never started afresh
