@@ -7,13 +7,14 @@ from test_sets_basic import SETS
 
 from rmpc_ros.errors import ConfigError, IllScaledError, InfeasibleError, SetError, UnboundedError
 from rmpc_ros.robust.horizon import LinearHorizon
-from rmpc_ros.robust.policy import FORMS, AffinePolicy, Saturation, structure
+from rmpc_ros.robust.policy import FORMS, AffinePolicy, structure
 from rmpc_ros.robust.readable import readable
 from rmpc_ros.robust.uncertain_program import UncertainProgram
 from rmpc_ros.sets.box import Box
 from rmpc_ros.sets.budget import Budget
 from rmpc_ros.sets.combine import Product
 from rmpc_ros.sets.ellipsoid import Ellipsoid
+from rmpc_ros.sets.lifting import Saturation
 
 
 def random_program(uncertain, seed, cost="worst", form="full"):

@@ -27,7 +27,7 @@ FEEDBACK_WEIGHT = 1e-4  # on |M|^2: the gentlest feedback among equals
 WIDTH_WEIGHT = 1e-3  # on the states' coefficients: the narrowest promise among equals
 
 Pair = tuple[int, int]
-Parts = list[tuple[np.ndarray, Matrix]]  # columns and what multiplies them
+Parts = list[tuple[np.ndarray, np.ndarray]]  # columns and what multiplies them
 
 
 class AffineFeedback:
@@ -125,7 +125,8 @@ class AffineFeedback:
                 ("c_part", nu * ne, np.zeros((nu, nx)), direct, k),
             ):
                 positive, negative = self._parts(name, width, number)
-                parts: Parts = [(positive, np.eye(width)), (negative, -np.eye(width)), (memory, -feedback)]
+                one = np.diag(np.ones(width))
+                parts: Parts = [(positive, one), (negative, -one), (memory, -feedback)]
                 constant = np.zeros(width)
                 if pair in self._later:
                     before = np.kron(left, np.eye(ne))

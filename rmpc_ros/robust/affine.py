@@ -57,6 +57,13 @@ class Affine:
         cols = np.atleast_1d(np.asarray(columns, np.int64))[place]
         return Affine(table.shape[0], row, cols, table[row, place], np.ones(row.size))
 
+    def spread(self, matrix: Matrix, seen: Affine) -> Affine:
+        """One symbol (this vector has one entry, one term) times `matrix` @ seen, for plain uncertain `seen`."""
+        row, k = np.nonzero(matrix)
+        columns = np.empty(seen.rows, np.int64)
+        columns[seen.row] = seen.col
+        return Affine(matrix.shape[0], row, columns[k], np.full(row.size, self.sym[0]), matrix[row, k] * self.val[0])
+
     @staticmethod
     def uncertain(columns: Index) -> Affine:
         """The uncertain entries themselves."""

@@ -24,11 +24,12 @@ from rmpc_ros.errors import ConfigError, IllScaledError, InfeasibleError, SetErr
 from rmpc_ros.robust.affine import CONSTANT, NOMINAL, Affine, Vector
 from rmpc_ros.robust.backends import Backend, ProgramData, choose_backend, infeasibility_weights
 from rmpc_ros.robust.entries import Entries, RightSide, Terms, objective_data
-from rmpc_ros.robust.policy import AffinePolicy, Saturation
+from rmpc_ros.robust.policy import AffinePolicy
 from rmpc_ros.robust.uncertain_program import Members, RobustConstraint, UncertainProgram
 from rmpc_ros.sets.base import UncertaintySet
 from rmpc_ros.sets.box import Box
 from rmpc_ros.sets.cones import dual_map
+from rmpc_ros.sets.lifting import Saturation
 from rmpc_ros.solvers.conic import Cone
 
 SCALE_LIMIT = 1e12  # largest accepted ratio of two coefficients of the compiled matrix

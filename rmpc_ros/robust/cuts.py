@@ -20,10 +20,10 @@ from scipy import sparse
 
 from rmpc_ros.errors import ConfigError, NumericalError
 from rmpc_ros.robust.affine import CONSTANT, Affine, Relation
+from rmpc_ros.robust.backends import Clarabel, Piqp, ProgramData
 from rmpc_ros.robust.compiled import CompiledProgram, Solution
 from rmpc_ros.robust.uncertain_program import UncertainProgram
 from rmpc_ros.sets.base import UncertaintySet
-from rmpc_ros.solvers.qp import SparseQp
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -44,7 +44,8 @@ def worst_sample(samples: ArrayLike, used: Sequence[int] | None = None) -> Oracl
         value = directions @ rows.T
         if used is not None:
             value[np.arange(len(rows))[None, :] >= np.asarray(used)[:, None]] = -np.inf
-        return rows[np.argmax(value, axis=1)]
+        worst: Matrix = rows[np.argmax(value, axis=1)]
+        return worst
 
     return oracle
 
@@ -103,7 +104,7 @@ class CuttingPlanes:
         given = {name: np.asarray(parameters[name], float) for name in self._program.parameters}
         known = np.append(np.concatenate([*given.values(), np.empty(0)]), 1.0)
         for round_ in range(1, ROUNDS + 1):
-            x, objective = self._master(known)
+            x, objective, solver = self._master(known)
             found = self._separate(x, known)
             self._cuts += found
             if not found:
@@ -112,29 +113,22 @@ class CuttingPlanes:
                 constant = float(known @ self._compiled.objective_constant @ known)
                 seconds = time.perf_counter() - began
                 values = x[: self._program.size]
-                return Solution(self._program, values, known[:-1], objective + constant, "piqp, cuts", seconds)
+                return Solution(self._program, values, known[:-1], objective + constant, f"{solver}, cuts", seconds)
         raise NumericalError(f"cuts still violated after {ROUNDS} rounds", "rounds")
 
-    def _master(self, known: Vector) -> tuple[Vector, float]:
+    def _master(self, known: Vector) -> tuple[Vector, float, str]:
+        """PIQP; where it does not converge Clarabel, and the answer says which."""
         d = self._compiled.data
         F = np.array([f for f, _ in self._cuts]).reshape(-1, d.cost.size)
         right = -np.array([k @ known for _, k in self._cuts])
-        G = sparse.vstack([d.matrix[d.equal :], sparse.csr_array(F)], format="csc")
-        upper = np.concatenate([d.rhs[d.equal :], right])
-        G.sort_indices()
-        qp = SparseQp(
-            sparse.csc_matrix(d.quadratic),
-            d.cost,
-            sparse.csc_matrix(G),
-            np.full(upper.size, -np.inf),
-            upper,
-            d.lower,
-            d.upper,
-            d.matrix[: d.equal].tocsc(),
-            d.rhs[: d.equal],
-        )
-        solution = qp.solve()
-        return solution.v, solution.objective
+        matrix = sparse.csc_matrix(sparse.vstack([d.matrix, sparse.csr_array(F)], format="csc"))
+        matrix.sort_indices()
+        rhs, below = np.concatenate([d.rhs, right]), d.below + len(right)
+        data = ProgramData(d.quadratic, d.cost, matrix, rhs, d.lower, d.upper, d.equal, below, [])
+        try:
+            return *Piqp(data, 1e-8).solve(), "piqp"
+        except NumericalError:
+            return *Clarabel(data, 1e-8).solve(), "clarabel"
 
     def _separate(self, x: Vector, known: Vector) -> list[tuple[Vector, Vector]]:
         out = []

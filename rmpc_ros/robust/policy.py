@@ -20,7 +20,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rmpc_ros.errors import ConfigError
+from rmpc_ros.errors import ConfigError, DataError
+from rmpc_ros.sets.lifting import Saturation
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -54,30 +55,6 @@ def structure(form: Form, horizon: int, nu: int, nw: int, memory: int = 1, delay
             key = (t - s, 0) if form == "toeplitz" else (t, s)
             out[t, :, s, :] = number.setdefault(key, len(number)) * nu * nw + block
     return out.reshape(horizon * nu, horizon * nw)
-
-
-@dataclass(frozen=True)
-class Saturation:
-    """phi, entry by entry, with abs(phi(w)) <= limit: "tanh" limit tanh(w / limit), or "clip" to [-limit, limit]."""
-
-    kind: Literal["tanh", "clip"]
-    limit: float
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("tanh", "clip") or not self.limit > 0:
-            raise ConfigError(f"saturation {self.kind!r} with limit {self.limit}: give tanh or clip and a limit > 0")
-
-    def __call__(self, w: ArrayLike) -> Matrix:
-        """phi(w), same shape."""
-        values = np.asarray(w, float)
-        if self.kind == "tanh":
-            return np.asarray(self.limit * np.tanh(values / self.limit))
-        return np.asarray(np.clip(values, -self.limit, self.limit))
-
-    def lift(self, samples: ArrayLike) -> Matrix:
-        """(w, phi(w)) for each row of `samples` (m, d): (m, 2 d), the data a lifted set is learnt from."""
-        rows = np.atleast_2d(np.asarray(samples, float))
-        return np.hstack([rows, self(rows)])
 
 
 @dataclass(frozen=True)
@@ -121,7 +98,7 @@ class AffinePolicy:
             data = json.loads(text)
             offset, gain = np.array(data["offset"], float), np.array(data["gain"], float)
             saturation = Saturation(**data["saturation"]) if "saturation" in data else None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, DataError) as error:
             raise ConfigError(f"not a policy: {error}") from error
         if gain.shape[:1] != offset.shape or gain.ndim != 2:
             raise ConfigError(f"not a policy: offset {offset.shape} and gain {gain.shape} do not fit")
