@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, PrivateAttr
 
 from rmpc_ros.config import derive
+from rmpc_ros.config.learning import Learning
 from rmpc_ros.config.sections import Agent, Controller, Input, Network, Plant, Section, Simulation, State
 from rmpc_ros.config.source import KeyPath, Problem, Source
 from rmpc_ros.errors import ConfigError
@@ -23,7 +23,7 @@ Matrix = NDArray[np.float64]
 class PlantConfig(Section):
     """A plant file. Vectors are in the units of the file, in the order of the agent's states or inputs.
 
-    Sections `learning` and below are free for what learns; the others are typed in `sections`.
+    The section `learning` is typed in `config.learning`, the others in `sections`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
@@ -32,7 +32,7 @@ class PlantConfig(Section):
     agents: dict[str, Agent]
     controller: Controller = Controller()
     network: Network = Network()
-    learning: dict[str, Any] = Field(default_factory=dict)
+    learning: Learning | None = None
     simulation: Simulation = Simulation()
 
     _origin: Source | None = PrivateAttr(default=None)

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from rmpc_ros.errors import PromiseError, SolverError
+from rmpc_ros.errors import DataError, PromiseError, SolverError
 from rmpc_ros.mpc.backup import BackupPlan, PlanFollower, memory_as_state_feedback
 from rmpc_ros.mpc.local import LocalPlan, Matrix, Vector
 from rmpc_ros.mpc.soft import SoftBackup
@@ -135,6 +135,33 @@ class Agent:
         if forecast.iteration > self.epoch:
             self._start_afresh(forecast.iteration, f"'{forecast.agent}' started afresh with larger sets")
         self._neighbours[forecast.agent] = forecast
+
+    def set_target(self, x_ref: Vector, u_ref: Vector) -> None:
+        """Move what the controller aims for, between steps; promises and limits stay as they are.
+
+        Parameters
+        ----------
+        x_ref : (nx,) normalised, inside the invariant box
+        u_ref : (nu,) normalised; its deviation from the backup law at x_ref is inside the authority
+
+        Raises
+        ------
+        DataError
+            Wrong shape, not finite or outside these bounds: the target in force stays.
+        """
+        design = self.design
+        if x_ref.shape != (design.nx,) or u_ref.shape != (design.nu,):
+            raise DataError(
+                f"target of agent '{design.name}' has shapes {x_ref.shape} and {u_ref.shape}; "
+                f"({design.nx},) and ({design.nu},) are needed"
+            )
+        values = np.concatenate([x_ref, u_ref - design.model.K @ x_ref])
+        if not np.all(np.abs(values) <= design.terminal * (1 + TOLERANCE)):  # also refuses NaN
+            raise DataError(
+                f"target of agent '{design.name}' = {_shown(values)} (states, law deviations; normalised) is outside "
+                f"the certified +-{_shown(design.terminal)}"
+            )
+        self.design = replace(design, x_ref=x_ref.copy(), u_ref=u_ref.copy())
 
     @property
     def epoch(self) -> int:

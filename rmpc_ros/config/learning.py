@@ -1,0 +1,122 @@
+"""The `learning` section of a plant file, typed: prices, what changes over a campaign, what policies may move.
+
+Money is in the file's own currency; flows and inputs are per hour, as the simulated plant's rates are.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from rmpc_ros.config.sections import Count, Fraction, Limits, Name, NonNegative, Number, Positive, Section
+
+
+class Product(Section):
+    """Income per hour: price * flow * state."""
+
+    state: Name
+    flow: Positive  # kg/h of the stream whose fraction `state` is
+    price: Positive  # per kg
+
+
+class Quality(Section):
+    """A limit the customer sets, not a safety limit: every hour with `state` above `limit` costs `penalty`."""
+
+    state: Name
+    limit: Number
+    penalty: NonNegative  # per hour
+
+
+class Steam(Section):
+    """Cost per hour: price * sum of the inputs; emissions: emission_price * emission_factor * sum of the inputs."""
+
+    inputs: Annotated[list[Name], Field(min_length=1)]
+    price: NonNegative  # per unit of input * hour (kJ where inputs are kJ/h)
+    emission_factor: NonNegative = 0.0  # kg per unit of input * hour
+    emission_price: NonNegative = 0.0  # per kg
+
+
+class Prices(Section):
+    """Reward per hour = product - steam - emissions - quality - violation - regeneration."""
+
+    product: Product
+    quality: Quality
+    steam: Steam
+    violation: NonNegative = 0.0  # per hour with a state or input outside its limits
+    regeneration: NonNegative = 0.0  # per regeneration of the catalyst
+
+
+class Catalyst(Section):
+    """d a/dt = -decay_per_day exp(sensitivity (mean T - reference)) a; at `floor` it is regenerated to `fresh`."""
+
+    parameter: Name
+    fresh: Positive
+    floor: Positive
+    decay_per_day: NonNegative
+    sensitivity: NonNegative  # 1/K
+    temperatures: Annotated[list[Name], Field(min_length=1)]
+    reference: Number  # K
+    harsh: Positive = 2.0  # factor of decay_per_day in the harsh campaign
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Catalyst:
+        if not self.floor < self.fresh:
+            raise ValueError(f"floor = {self.floor:g} must be below fresh = {self.fresh:g}")
+        return self
+
+
+class Suppliers(Section):
+    """Deliveries: `disturbance` takes one of `values` for some days, then another one."""
+
+    disturbance: Name
+    values: Annotated[list[Number], Field(min_length=1)]
+    days: Count = 3
+
+
+class Market(Section):
+    """Factors on prices, drawn anew every day: 1 + an autoregressive process inside `range`."""
+
+    product: Limits = (0.8, 1.2)
+    steam: Limits = (0.7, 1.3)
+    persistence: Annotated[float, Field(ge=0, lt=1)] = 0.7
+
+
+class Campaign(Section):
+    """One decision a day; `window` control periods of each day are simulated, the last `average` of them are counted."""
+
+    days: Count = 21
+    window: Count = 24
+    average: Count = 12
+    catalyst: Catalyst
+    suppliers: Suppliers
+    market: Market = Market()
+
+    @model_validator(mode="after")
+    def _inside(self) -> Campaign:
+        if self.average > self.window:
+            raise ValueError(f"average = {self.average} periods do not fit into a window of {self.window}")
+        return self
+
+
+class Actions(Section):
+    """What a policy may move: per agent one state's set-point by at most `span`, and the back-off from certified sets."""
+
+    setpoints: dict[Name, Name]
+    span: Positive
+    back_off: Fraction = 0.1  # share of the certified authority that targets leave unused
+    most_back_off: Fraction = 0.5
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Actions:
+        if self.back_off > self.most_back_off:
+            raise ValueError(f"back_off = {self.back_off:g} is above most_back_off = {self.most_back_off:g}")
+        return self
+
+
+class Learning(Section):
+    """Everything that learning on top of the controllers needs to know about a plant."""
+
+    prices: Prices
+    campaign: Campaign
+    actions: Actions
