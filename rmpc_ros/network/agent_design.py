@@ -8,6 +8,7 @@ live here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 from rmpc_ros.mpc.feedback import AffineFeedback
 from rmpc_ros.mpc.fixed import FixedFeedback
 from rmpc_ros.mpc.local import Cost, LocalModel
-from rmpc_ros.mpc.union_feedback import UnionFeedback
 from rmpc_ros.network.forecast import ForecastSet
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
-Controller = FixedFeedback | AffineFeedback | UnionFeedback
+if TYPE_CHECKING:  # its mixed-integer machinery takes a second to import: only who chooses it pays
+    from rmpc_ros.mpc.union_feedback import UnionFeedback
+
+Controller: TypeAlias = Union[FixedFeedback, AffineFeedback, "UnionFeedback"]
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ class AgentDesign:
         if self.form == "fixed":
             return self.build_fixed()
         if self.form == "union":
+            from rmpc_ros.mpc.union_feedback import UnionFeedback
+
             return UnionFeedback(self.model, self.cost, self.horizon)
         return AffineFeedback(self.model, self.cost, self.horizon, toeplitz=self.form == "toeplitz")
 

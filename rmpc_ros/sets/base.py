@@ -11,9 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import cvxpy as cp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
@@ -21,6 +20,9 @@ from scipy import sparse
 from rmpc_ros.errors import NumericalError, SetError
 from rmpc_ros.sets.cones import cvxpy_constraints, dual_map, in_cones
 from rmpc_ros.solvers.conic import Cone, ConicProgram, ConicSolution
+
+if TYPE_CHECKING:  # takes seconds to import and no control step needs it
+    import cvxpy as cp
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -210,6 +212,8 @@ class UncertaintySet(ABC):
 
         For the fast path see `counterpart.RobustProgram`, which uses the same cones without a modelling language.
         """
+        import cvxpy as cp
+
         form = self._epigraph
         slack = -(form.A @ direction) - form.b * bound
         if form.Y.shape[1]:

@@ -8,13 +8,16 @@ y exp((u - v)/y) <= w, so (u, v, w) is in K* iff (u - v, -u, w) is in K.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import cvxpy as cp
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from rmpc_ros.solvers.conic import Cone
+
+if TYPE_CHECKING:  # takes seconds to import and no control step needs it
+    import cvxpy as cp
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -74,6 +77,8 @@ def dual_map(cones: Sequence[Cone]) -> tuple[sparse.csc_array, tuple[Cone, ...]]
 
 def cvxpy_constraints(s: cp.Expression, cones: Sequence[Cone]) -> list[cp.Constraint]:
     """The cvxpy constraints of s in K for an affine s; exponential blocks are gathered in one constraint."""
+    import cvxpy as cp
+
     out: list[cp.Constraint] = []
     exponential: list[int] = []
     start = 0
