@@ -152,6 +152,10 @@ class Piqp(Backend):
             G=self._G if matrix_changed else None,
         )
 
+    def solve_raw(self) -> object:
+        """The solver's call alone, unchecked; for benchmarks."""
+        return self._qp.solve_raw()
+
     def solve(self) -> tuple[Vector, float]:
         """Solve and check."""
         solution = self._qp.solve()
@@ -190,6 +194,11 @@ class Highs(Backend):
             at = np.flatnonzero(d.matrix.data != self._written)
             self._lp.set_entries(self._places[0][at], self._places[1][at], d.matrix.data[at])
             self._written[at] = d.matrix.data[at]
+
+    def solve_raw(self) -> object:
+        """The solver's call alone from the data it holds, the basis forgotten; for benchmarks."""
+        self._lp.highs.clearSolver()
+        return self._lp.highs.run()
 
     def solve(self) -> tuple[Vector, float]:
         """Solve and check."""

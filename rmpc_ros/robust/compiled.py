@@ -161,7 +161,7 @@ class CompiledProgram:
 
     def _interval(self, slot: Members, k: int, terms: Terms, name: str) -> list[tuple[int, str, int, float]]:
         """Support upper z+ - lower z- with z+ - z- = coefficient, z >= 0; shared up to sign and scale."""
-        scale = terms[0][1]
+        scale = max((v for _, v in terms), key=abs)
         key = ("interval", tuple((s, round(v / scale, 14)) for s, v in terms))
         z = self._shared.get(key)
         if z is None:

@@ -58,7 +58,7 @@ def noise(count: int, length: int, settings: Settings, rng: np.random.Generator)
 
 
 def problem(horizon: int, caution: float) -> StochasticProblem:
-    """The paper's system, limits and stage weights; the last state's weight is the LQ cost of `caution` times dearer speeds.
+    """The paper's system, limits, stage weights; the last state's weight: LQ cost with speeds `caution` times dearer.
 
     Without foresight beyond the horizon the spring accelerates mass 2 past its limit whatever the controller does.
     """

@@ -1,0 +1,270 @@
+"""Robust programs re-solved for new states and sets: ours, the bare solver, cvxpy with parameters (DPP), and rsome.
+
+One system (nx=4, nu=2, a box of disturbances of 4 numbers per step), fixed feedback, Toeplitz and full disturbance
+feedback. "ours" is one call from new data (state and box) to a checked policy of the modelling interface; "control
+loop" is the specialised Toeplitz or fixed controller of rmpc_ros/mpc. cvxpy gets the natural condensed model with
+state and half-widths as parameters and its fastest installed solver; rsome has no parameters, so it builds and solves
+(linear cost only, the cost its default solver takes; full feedback only, it has no Toeplitz rule).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+
+from rmpc_ros.errors import ConfigError, SolverError
+from rmpc_ros.mpc.feedback import AffineFeedback
+from rmpc_ros.mpc.fixed import FixedFeedback
+from rmpc_ros.robust.backends import Highs, Piqp
+from rmpc_ros.robust.compiled import CompiledProgram
+from rmpc_ros.robust.horizon import LinearHorizon
+from rmpc_ros.robust.policy import structure
+from rmpc_ros.robust.uncertain_program import UncertainProgram
+from rmpc_ros.sets.box import Box
+from rmpc_ros.studies.bench.step import fill, milliseconds, system
+from rmpc_ros.studies.registry import Settings, Study
+
+STATE_LIMIT, INPUT_LIMIT, RADIUS = 1.5, 1.0, 0.02
+FORMS = ("fixed", "toeplitz", "full")
+POLICIES = {"fixed": "static", "toeplitz": "toeplitz", "full": "full"}
+
+
+def horizon_of(seed: int, N: int) -> LinearHorizon:
+    """The benchmark's system with its LQ law closed."""
+    model, _ = system(seed)
+    return LinearHorizon(model.A - model.B @ model.K, model.B, np.eye(model.nx), N, model.K)
+
+
+def ours(horizon: LinearHorizon, form: str, cost: str) -> CompiledProgram:
+    """The robust program, compiled."""
+    nx, nu = horizon.B.shape
+    N = horizon.N
+    p = UncertainProgram()
+    radius = np.full(N * nx, RADIUS)
+    w = p.uncertain("w", p.members("noise", Box(-radius, radius)))
+    x0 = p.parameter("x0", nx)
+    c = p.decide("c", structure(POLICIES[form], N, nu, nx), w)  # type: ignore[arg-type]
+    X = horizon.states(x0, c, w)
+    U = horizon.inputs(x0, X, c)
+    p.forall(X <= STATE_LIMIT)
+    p.forall(-X <= STATE_LIMIT)
+    p.forall(U <= INPUT_LIMIT)
+    p.forall(-U <= INPUT_LIMIT)
+    if cost == "quadratic":
+        p.minimise(p.nominal_squares(X) + 0.1 * p.nominal_squares(U))
+    else:
+        p.minimise(p.nominal_one_norm(X) + 0.1 * p.nominal_one_norm(U))
+    return p.compile()
+
+
+def with_cvxpy(horizon: LinearHorizon, form: str, cost: str) -> tuple[cp.Problem, cp.Parameter, cp.Parameter]:
+    """The same program as a natural cvxpy model; (problem, state, half-widths)."""
+    nx, nu = horizon.B.shape
+    N = horizon.N
+    x0, r = cp.Parameter(nx), cp.Parameter(N * nx, nonneg=True)
+    v = cp.Variable(N * nu)
+    phi, gamma, theta = horizon.phi(), horizon.through(horizon.B), horizon.through(np.eye(nx))
+    K = np.kron(np.eye(N), horizon.K if horizon.K is not None else np.zeros((nu, nx)))
+    first = np.vstack([np.eye(nx), np.zeros(((N - 1) * nx, nx))])
+    shift = np.eye(N * nx, k=-nx)
+    table = structure(POLICIES[form], N, nu, nx)  # type: ignore[arg-type]
+    X_w: cp.Expression = cp.Constant(theta)
+    c_w: cp.Expression = cp.Constant(np.zeros((N * nu, N * nx)))
+    if form != "fixed":
+        pick = np.zeros((table.size, int(table.max()) + 1))
+        place = np.flatnonzero(table.ravel() >= 0)
+        pick[place, table.ravel()[place]] = 1.0
+        c_w = cp.reshape(pick @ cp.Variable(pick.shape[1]), table.shape, order="C")
+        X_w = theta + gamma @ c_w
+    x = phi @ x0 + gamma @ v
+    u = K @ (first @ x0 + shift @ x) + v
+    X_tube, U_tube = cp.abs(X_w) @ r, cp.abs(K @ shift @ X_w + c_w) @ r
+    rows = [
+        x + X_tube <= STATE_LIMIT,
+        -x + X_tube <= STATE_LIMIT,
+        u + U_tube <= INPUT_LIMIT,
+        -u + U_tube <= INPUT_LIMIT,
+    ]
+    if cost == "quadratic":
+        objective = cp.sum_squares(x) + 0.1 * cp.sum_squares(u)
+    else:
+        objective = cp.norm1(x) + 0.1 * cp.norm1(u)
+    return cp.Problem(cp.Minimize(objective), rows), x0, r
+
+
+def with_rsome(horizon: LinearHorizon, form: str, state: np.ndarray, radius: np.ndarray) -> float:
+    """Build and solve the linear-cost program with rsome; its optimal value.
+
+    Raises
+    ------
+    ConfigError
+        Rsome is not installed.
+    """
+    try:
+        from rsome import ro
+    except ImportError as error:
+        raise ConfigError("rsome is not installed: pip install 'rsome>=1.3', or --set rsome_states=0") from error
+    nx, nu = horizon.B.shape
+    N = horizon.N
+    model = ro.Model()
+    z = model.rvar(N * nx)
+    c = model.dvar(N * nu) if form == "fixed" else model.ldr(N * nu)
+    if form != "fixed":
+        for t in range(1, N):
+            for s in range(t):
+                c[t * nu : (t + 1) * nu].adapt(z[s * nx : (s + 1) * nx])
+    phi, gamma, theta = horizon.phi(), horizon.through(horizon.B), horizon.through(np.eye(nx)) * radius
+    K = np.kron(np.eye(N), horizon.K if horizon.K is not None else np.zeros((nu, nx)))
+    first = np.vstack([np.eye(nx), np.zeros(((N - 1) * nx, nx))])
+    X = phi @ state + gamma @ c + theta @ z
+    shift = np.eye(N * nx, k=-nx)
+    U = K @ (first @ state) + K @ shift @ X + c
+    a, b = model.dvar(N * nx), model.dvar(N * nu)
+    box, center = (abs(z) <= 1,), (z == 0,)
+    model.min(a.sum() + 0.1 * b.sum())
+    for left, limit in ((X, STATE_LIMIT), (-1 * X, STATE_LIMIT), (U, INPUT_LIMIT), (-1 * U, INPUT_LIMIT)):
+        model.st((left <= limit).forall(*box))
+    for left, bound in ((X, a), (-1 * X, a), (U, b), (-1 * U, b)):
+        model.st((left <= bound).forall(*center))
+    model.solve(display=False)
+    return float(model.get())
+
+
+def _bare(program: CompiledProgram) -> Callable[[], Any]:
+    """The solver call alone, on the data it was given last."""
+    backend = program.backend
+    if isinstance(backend, Piqp):
+        return backend.solve_raw
+    assert isinstance(backend, Highs)
+    return backend.solve_raw
+
+
+def _one(settings: Settings, N: int, form: str, cost: str) -> dict[str, Any]:
+    rng = np.random.default_rng(settings["seed"])
+    horizon = horizon_of(settings["seed"], N)
+    began = time.perf_counter()
+    program = ours(horizon, form, cost)
+    compile_ms = 1e3 * (time.perf_counter() - began)
+    names = [n for n in (("PIQP", "CLARABEL") if cost == "quadratic" else ("HIGHS", "CLARABEL"))]
+    names = [n for n in names if n in cp.installed_solvers()] if settings["cvxpy_states"] else []
+    twins = {name: with_cvxpy(horizon, form, cost) for name in names}
+    times: dict[str, list[float]] = {"ours": [], "ours_new_set": [], "bare": [], "rsome": []} | {n: [] for n in names}
+    difference, tries = 0.0, 0
+    nx = horizon.A.shape[0]
+    while len(times["ours"]) < settings["states"]:
+        tries += 1
+        state = rng.uniform(-0.5, 0.5, nx)
+        radius = RADIUS * rng.uniform(0.5, 1.0, N * nx)
+        try:
+            program.solve(x0=state)
+        except SolverError:
+            if tries > 20 * settings["states"]:
+                raise
+            continue
+        members = Box(-radius, radius)
+        times["ours_new_set"].append(milliseconds(partial(program.solve, x0=state, noise=members)))
+        times["bare"].append(milliseconds(_bare(program)))
+        times["ours"].append(milliseconds(partial(program.solve, x0=state)))
+        value = program.solve(x0=state).objective
+        if len(times["ours"]) <= settings["cvxpy_states"]:
+            for name, (problem, x0, r) in twins.items():
+                x0.value, r.value = state, radius
+                times[name].append(milliseconds(partial(problem.solve, solver=name, warm_start=True)))
+                difference = max(difference, abs(problem.value - value) / (1 + abs(value)))
+        if cost == "linear" and form != "toeplitz" and len(times["ours"]) <= settings["rsome_states"]:
+            found: list[float] = []
+            times["rsome"].append(
+                milliseconds(lambda s=state, q=radius, out=found: out.append(with_rsome(horizon, form, s, q)))
+            )
+            difference = max(difference, abs(found[0] - value) / (1 + abs(value)))
+    median = {name: float(np.median(v[1:] if len(v) > 1 else v)) for name, v in times.items() if v}
+    best = min((n for n in names), key=lambda n: median[n], default=None)
+    out: dict[str, Any] = {
+        **program.sizes,
+        "solver": program.backend.name,
+        "compile_ms": compile_ms,
+        "ours_ms": median["ours"],
+        "ours_new_set_ms": median["ours_new_set"],
+        "bare_solver_ms": median["bare"],
+        "new_set_over_bare": median["ours_new_set"] / median["bare"],
+        "largest_relative_difference": difference,
+    }
+    if best is not None:
+        out |= {
+            "cvxpy_ms": median[best],
+            "cvxpy_solver": best,
+            "times_faster_than_cvxpy": median[best] / median["ours"],
+        }
+    if "rsome" in median:
+        out |= {"rsome_ms": median["rsome"], "times_faster_than_rsome": median["rsome"] / median["ours"]}
+    return out
+
+
+def _control_loop(settings: Settings, form: str) -> dict[str, Any]:
+    """The specialised controller at N=10: wall and processor time per step."""
+    model, cost = system(settings["seed"])
+    controller = FixedFeedback(model, cost, 10) if form == "fixed" else AffineFeedback(model, cost, 10, True)
+    rng = np.random.default_rng(settings["seed"])
+    wall, busy = [], []
+    while len(wall) < settings["loop_states"]:
+        fill(controller.data, rng.uniform(-0.5, 0.5, 4), rng.uniform(-1, 1, 4), RADIUS)
+        start = time.process_time()
+        try:
+            wall.append(milliseconds(controller.solve))
+        except SolverError:
+            continue
+        busy.append(1e3 * (time.process_time() - start))
+    return {
+        "N": 10,
+        "median_ms": float(np.median(wall)),
+        "p99_ms": float(np.quantile(wall, 0.99)),
+        "p99_over_median": float(np.quantile(wall, 0.99) / np.median(wall)),
+        "processor_median_ms": float(np.median(busy)),
+    }
+
+
+def run(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Every form, cost and horizon."""
+    programs = {
+        f"{form} N={N} {cost}": _one(settings, N, form, cost)
+        for N in settings["horizons"]
+        for cost in ("quadratic", "linear")
+        for form in settings["forms"]
+    }
+    loops = {form: _control_loop(settings, form) for form in ("toeplitz", "fixed")}
+    return {"nx": 4, "nu": 2, "nw": 4, "states": settings["states"], "programs": programs, "control_loop": loops}
+
+
+def table(result: dict[str, Any]) -> Iterable[str]:
+    """Lines for people."""
+    for name, p in result["programs"].items():
+        other = f", cvxpy ({p['cvxpy_solver']}) {p['cvxpy_ms']:.1f} ms" if "cvxpy_ms" in p else ""
+        other += f", rsome {p['rsome_ms']:.0f} ms" if "rsome_ms" in p else ""
+        yield (
+            f"{name:24s} {p['variables']:5d} variables, ours ({p['solver']}) {p['ours_ms']:.2f} ms, new set "
+            f"{p['ours_new_set_ms']:.2f} ms, bare {p['bare_solver_ms']:.2f} ms{other}, "
+            f"difference {p['largest_relative_difference']:.0e}"
+        )
+    for form, f in result["control_loop"].items():
+        yield f"control loop, {form}, N=10: median {f['median_ms']:.2f} ms, p99 {f['p99_ms']:.2f} ms"
+
+
+STUDY = Study(
+    defaults={
+        "horizons": [10],
+        "forms": list(FORMS),
+        "states": 20,
+        "cvxpy_states": 4,
+        "rsome_states": 2,
+        "loop_states": 100,
+        "seed": 0,
+    },
+    run=run,
+    table=table,
+)
