@@ -113,6 +113,7 @@ def node_specs(
                 **common,
                 "agent": agent,
                 "timing": timing,
+                "recorded": bag is not None and not only,
                 "journal": str(journals / f"{agent}.journal") if journals else "",
             },
         )

@@ -24,7 +24,7 @@ from rmpc_ros.report.events import silent_spans
 pytestmark = pytest.mark.processes
 
 FILE = Path(__file__).parents[1] / "config" / "reactor_separator.yaml"
-KILLED, AWAY, STEPS, SOON = 40, 110, 200, 10
+KILLED, AWAY, STEPS, SOON = 40, 120, 200, 20
 
 
 def rmpc(*words: str) -> list[str]:
@@ -41,7 +41,7 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], RunData, Path]:
-    """Two hours of plant time; reactor1 dies at step 40 and is kept away for 110 steps."""
+    """Two hours of plant time; reactor1 dies at step 40 and is kept away for 120 steps."""
     folder = tmp_path_factory.mktemp("run") / "killed"
     words = rmpc(
         *("run", str(FILE), "--duration", str(36 * STEPS), "--speed", "max", "--json"),
@@ -62,9 +62,9 @@ def test_nothing_is_violated_and_no_promise_broken_while_an_agent_is_dead(killed
     assert result["promises_checked"] >= 3 * (STEPS - 2)
     assert result["rejected_messages"] == 0
     agents = result["agents"]
-    # The SIGKILL comes a few milliseconds, which are a few steps, after the plant has asked for it.
+    # The SIGKILL may catch the agent between the command and the report of step 39; on a busy machine it comes later.
     assert AWAY - SOON < agents["reactor1"]["steps_on_the_actuators_plan"] <= AWAY
-    assert STEPS - AWAY <= agents["reactor1"]["steps"] < STEPS - AWAY + SOON
+    assert STEPS - AWAY - 1 <= agents["reactor1"]["steps"] < STEPS - AWAY + SOON
     assert agents["reactor1"]["restarts"] == result["restarts"] == 1
     assert agents["reactor2"]["steps"] == STEPS
     for agent in agents.values():
@@ -78,7 +78,7 @@ def test_the_dead_agents_actuators_ran_its_plan_and_did_not_hold(killed: Any) ->
     _, run, _ = killed
     agent = run.agents["reactor1"]
     ((first, last),) = silent_spans(run, "reactor1")
-    assert KILLED <= first < KILLED + SOON
+    assert KILLED - 1 <= first < KILLED + SOON
     assert last == KILLED + AWAY - 1
     away = np.array([agent.applied[k][0] for k in range(KILLED + SOON + 15, KILLED + AWAY)])
     assert np.std(away) > 0  # feedback on the measurements, not a held value
@@ -126,7 +126,7 @@ def test_the_bag_has_every_step_and_a_public_reader_decodes_it(killed: Any) -> N
             seen[connection.msgtype] = seen.get(connection.msgtype, 0) + 1
             if connection.msgtype == "rmpc_ros/msg/ForecastSet":
                 assert len(message.center) == (message.horizon + 1) * len(message.names)
-    assert seen["rmpc_ros/msg/Command"] >= 3 * STEPS - AWAY
+    assert seen["rmpc_ros/msg/Command"] >= 3 * STEPS - AWAY - 1
     assert seen["sensor_msgs/msg/Temperature"] > 0 and seen["std_msgs/msg/Float64"] > 0
     assert seen["visualization_msgs/msg/MarkerArray"] > 0
     assert seen["rosgraph_msgs/msg/Clock"] > 0

@@ -43,6 +43,7 @@ from rmpc_ros.nodes.wiring import Readings, Wire
 PHASE = 0.3  # of a period: free-running agents decide this long after the period's begin, when the sensors have spoken
 LOOKS = 10  # a period is looked at so many times for the phase
 FRESH = 1.5  # periods: an older sensor value is stale
+CONNECT = 10.0  # seconds to wait for a recorder
 AHEAD = 2.0  # periods: a message stamped further ahead of this node's clock is refused
 
 
@@ -67,6 +68,7 @@ class AgentNode(ManagedNode):
             "neighbour_wait", -1.0, "most to wait for neighbours in lockstep [s]; -1: the plant file's", low=-1, high=60
         ),
         Param("deadline", -1.0, "a later decision is dropped [s]; -1: half of the plant file's", low=-1, high=600),
+        Param("recorded", False, "wait for a recorder before the first step"),
     )
 
     # -- configure ----------------------------------------------------------------------------------------------------
@@ -123,8 +125,8 @@ class AgentNode(ManagedNode):
         for name in self.spec.neighbours:
             self.listen(ForecastSet, f"{self.base}/{name}/forecast", partial(self._on_forecast, name), qos.PROMISE)
             self.listen(Measurement, f"{self.base}/{name}/measurement", partial(self._on_neighbour, name), qos.STEP_NOW)
+        self._opened, self._begun = time.monotonic(), False
         if self.values["timing"] == "lockstep":
-            self.listen(Measurement, "measurement", self._on_measurement, qos.STEP_NOW)
             self.listen(Measurement, "applied", self._on_applied, qos.STEP_NOW)
             return
         self.readings = Readings(self._sensors, len(self.spec.states))
@@ -221,8 +223,21 @@ class AgentNode(ManagedNode):
     # -- when to decide -----------------------------------------------------------------------------------------------
     def tick(self, now: float) -> None:
         """Bounded waiting, and this node's line on /diagnostics."""
+        if not self._begun:
+            self._begin_when_heard(now)
         self._decide_when_due()
         self._say_how_it_goes()
+
+    def _begin_when_heard(self, now: float) -> None:
+        """A recorder that is not connected yet would miss the first steps (most of all those after a restart)."""
+        recorder = {f"{self.base}/recorder"} if self.values["recorded"] else set()
+        if now - self._opened < CONNECT and not all(
+            self.heard_by(publisher, recorder) for publisher in (self._command, self._forecast, self._report)
+        ):
+            return
+        self._begun = True
+        if self.values["timing"] == "lockstep":
+            self.listen(Measurement, "measurement", self._on_measurement, qos.STEP_NOW)
 
     def _decide_when_due(self) -> None:
         if self.values["timing"] == "lockstep" and self.round.due(time.monotonic()):
@@ -233,7 +248,7 @@ class AgentNode(ManagedNode):
         """Free-running: decide once per period, at its phase."""
         now = self._now() / self.config.period
         step = int(now)
-        if step <= self.round.done or now - step < PHASE:
+        if not self._begun or step <= self.round.done or now - step < PHASE:
             return
         state = self.readings.fresh(self._now() - FRESH * self.config.period)
         if state is None:

@@ -78,6 +78,12 @@ class ManagedNode(LifecycleNode):
         while self._ears:
             self.destroy_subscription(self._ears.pop())
 
+    def heard_by(self, publisher: Publisher, nodes: set[str]) -> bool:
+        """Whether these nodes (full names) are known to listen, and as many are connected as are known."""
+        known = self.get_subscriptions_info_by_topic(publisher.topic_name)
+        names = {f"{e.node_namespace.rstrip('/')}/{e.node_name}" for e in known}
+        return nodes <= names and publisher.get_subscription_count() >= len(known)
+
     def drain(self, *publishers: Publisher) -> None:
         """Wait (briefly) until every reader has what was published: a process that ends takes the rest with it."""
         for publisher in publishers:

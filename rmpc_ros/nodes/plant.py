@@ -36,6 +36,7 @@ from rmpc_ros.plants import make_plant
 CLOCK_TICKS = 10  # /clock is published so many times per period when free-running
 AGAIN = 0.3  # seconds after which a measurement is published again to who has not answered
 START = 60.0  # the most to wait for everybody at the start and for an agent that was revived [s]
+STRIKE = 0.5  # seconds that the supervisor gets to kill an agent before the step begins
 PROGRESS = 0.25  # seconds between words to the supervisor
 
 
@@ -146,14 +147,7 @@ class PlantNode(ManagedNode):
         return of
 
     def _everybody_listens(self) -> bool:
-        """Whether all who must are known to listen, and as many are connected as are known."""
-        for name, expected in self._expected.items():
-            publisher = self._made[name]["measurement"]
-            known = self.get_subscriptions_info_by_topic(publisher.topic_name)
-            names = {f"{e.node_namespace.rstrip('/')}/{e.node_name}" for e in known}
-            if not expected <= names or publisher.get_subscription_count() < len(known):
-                return False
-        return True
+        return all(self.heard_by(self._made[name]["measurement"], nodes) for name, nodes in self._expected.items())
 
     # -- the clock and the steps --------------------------------------------------------------------------------------
     def tick(self, now: float) -> None:
@@ -174,6 +168,7 @@ class PlantNode(ManagedNode):
         for agent, at, away in self.kills:
             if k == at:
                 self.tell("kill", agent=agent, step=k)
+                time.sleep(STRIKE)
             elif k == at + away:
                 self.tell("revive", agent=agent, step=k)
                 self._revived[agent] = START
