@@ -11,6 +11,7 @@ from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import NumericalError, PromiseError
 from rmpc_ros.mpc.backup import PlanFollower
 from rmpc_ros.network.agent import Agent
+from rmpc_ros.network.carry import carried
 from rmpc_ros.network.closed_loop import run
 from rmpc_ros.network.nominal import NominalAgent
 from rmpc_ros.network.system import design_agents
@@ -209,3 +210,94 @@ def test_a_journal_of_another_plant_is_refused(designs):
     first, second = Agent(designs["reactor1"]), Agent(designs["reactor2"])
     with pytest.raises(PromiseError, match="the journal holds a promise"):
         first.start(0, second.start(0))
+
+
+def no_answer():
+    raise NumericalError("no answer", "test")
+
+
+def crowd(config, designs, steps, act=lambda k, inputs: inputs, before=lambda k, agents, announced: None):
+    """Lockstep that lets nothing be refused; yields (step, decisions)."""
+    agents = {n: Agent(d) for n, d in designs.items()}
+    plant, disturbances = make_plant(config, seed=0), draw(config, 0)
+    announced = {n: a.start(0) for n, a in agents.items()}
+    for k in range(steps):
+        measured = plant.measure()
+        for agent in agents.values():
+            for other in agent.design.neighbours if k else ():
+                agent.receive(announced[other])
+        before(k, agents, announced)
+        decisions = {
+            n: a.step(k, measured[n], {o: measured[o] for o in a.design.neighbours}) for n, a in agents.items()
+        }
+        yield k, decisions
+        announced = {n: d.forecast for n, d in decisions.items()}
+        plant.step(act(k, {n: d.input for n, d in decisions.items()}), disturbances(k))
+
+
+def test_whatever_a_plant_gone_astray_makes_agents_promise_is_believed_and_they_recover(config, designs):
+    def shove(k, inputs):
+        return inputs | {"reactor1": inputs["reactor1"] + 2e6} if 10 <= k < 13 else inputs
+
+    history = list(crowd(config, designs, 30, act=shove))  # a refused promise would raise
+    modes = {d.mode for k, decisions in history if 10 < k < 20 for d in decisions.values()}
+    assert "backup" in modes or "safe" in modes
+    assert "certified" not in modes  # a softened plan is nobody's candidate
+    assert all(d.mode == "optimal" and d.report.promise_kept for d in history[-1][1].values())
+
+
+def test_the_backup_law_is_called_certified_only_where_it_keeps_the_promise(config, designs):
+    def come_back_without_solver(k, agents, announced):
+        agent = agents["reactor1"]
+        agent.controller = agent.design.build_controller()
+        if k == 12:  # within the horizon of what it promised
+            agent.start(k, carried(announced["reactor1"], k))
+            agent.controller.solve = no_answer
+
+    for k, decisions in crowd(config, designs, 25, before=come_back_without_solver):
+        assert all(d.report.promise_kept for d in decisions.values())
+        assert decisions["reactor1"].mode == ("backup" if k == 12 else "optimal")
+
+
+def test_the_backup_law_alone_keeps_every_promise_from_the_start(config, designs):
+    def silence(k, agents, announced):
+        for agent in agents.values():
+            agent.controller.solve = no_answer
+
+    for _, decisions in crowd(config, designs, 60, before=silence):
+        assert {d.mode for d in decisions.values()} == {"certified"}
+        assert all(d.report.promise_kept and min(d.report.margins.values()) > 0 for d in decisions.values())
+
+
+def test_a_promise_taken_up_again_does_not_forget_what_the_neighbours_promised(config, designs):
+    agents = {n: Agent(d) for n, d in designs.items()}
+    history = simulate(config, agents, 8)
+    measured, decisions = history[-1]
+    agent = agents["reactor1"]
+    agent.start(8, carried(decisions["reactor1"].forecast, 8))
+    agent.controller.solve, seen = no_answer, agent.controller.data
+    agent.step(8, measured["reactor1"])
+    slices = [n.columns for n in agent.design.neighbours.values()]
+    terminal = np.concatenate([n.terminal for n in agent.design.neighbours.values()])
+    assert all(np.any(seen.radius[1, c] < 0.9 * terminal[c]) for c in slices)
+
+
+def test_without_measurement_the_actuators_get_the_backup_law_itself(config, designs):
+    agents = {n: Agent(d) for n, d in designs.items()}
+    decisions = simulate(config, agents, 8)[-1][1]
+    agent = agents["reactor1"]
+    design = agent.design
+    agent.start(8, carried(decisions["reactor1"].forecast, 8))
+    plan = agent.step(8, None).plan
+    state = design.steady_state + np.array([1e-3, 0.0, 0.2])
+    law = design.steady_input + design.physical_gain(design.model.K) @ (state - design.steady_state)
+    assert np.any(agent.controller.data.drive[design.nx :])  # it had moved before
+    for step in (8, 9, 15, 40):
+        assert PlanFollower(plan).input(step, state) == pytest.approx(law, rel=1e-12)
+
+
+def test_a_step_before_the_promise_in_force_is_one_clear_error(config, designs):
+    agent = Agent(designs["reactor1"])
+    agent.start(0, designs["reactor1"].terminal_promise(500))
+    with pytest.raises(PromiseError, match="begins at step 500"):
+        agent.step(3, designs["reactor1"].steady_state)

@@ -88,11 +88,16 @@ class Agent:
         self._promise: ForecastSet | None = None
         self._neighbours: dict[str, ForecastSet] = {}
         self._follower: PlanFollower | None = None
+        self._certified = False  # whether the follower's plan keeps the promise, whatever the neighbours do in theirs
+        self._announced = 0  # epoch that the neighbours have heard of
         self._restart_reason = ""
 
     # -- life ---------------------------------------------------------------------------------------------------------
     def start(self, step: int, promise: ForecastSet | None = None) -> ForecastSet:
-        """Begin at a step: with the newest promise from the journal, or with the invariant box for all time.
+        """Begin at a step: with the invariant box for all time, or with a promise that is in force.
+
+        The latter after a restart (the journal's), or where the last decision did not come into force. The candidate
+        is void then; what the neighbours have promised stays.
 
         Raises
         ------
@@ -107,13 +112,17 @@ class Agent:
                     f"agent '{own.agent}' promises {', '.join(own.names)}"
                 )
             own = promise
-        self._promise = own
-        self._follower = None
+        held = self._neighbours if promise is not None else {}
+        self._promise, self._announced = own, own.iteration
+        self._follower, self._certified = None, False
         self._neighbours = {
-            name: neighbour.terminal_promise(step, self.design.period)
+            name: held.get(name) or neighbour.terminal_promise(step, self.design.period)
             for name, neighbour in self.design.neighbours.items()
         }
         self._restart_reason = ""
+        newest = max((other.iteration for other in held.values()), default=0)
+        if newest > self.epoch:
+            self._start_afresh(newest, "a neighbour started afresh with larger sets")
         return own
 
     def receive(self, forecast: ForecastSet) -> None:
@@ -181,6 +190,11 @@ class Agent:
         began = time.perf_counter()
         if self._promise is None:
             raise PromiseError(f"agent '{self.design.name}' was asked to step before it was started")
+        if step < self._promise.step:
+            raise PromiseError(
+                f"agent '{self.design.name}' was asked for step {step}, but its promise in force begins at step "
+                f"{self._promise.step}: is its journal of a later or another run?"
+            )
         if state is None or not np.all(np.isfinite(state)):
             return self._without_measurement(step, began)
         design, data = self.design, self.controller.data
@@ -210,7 +224,7 @@ class Agent:
         try:
             plan, mode, status = self.controller.solve(), "optimal", "optimal"
         except SolverError as error:
-            plan, mode, status, why = self._without_solution(step, x, error)
+            plan, mode, status, why = self._without_solution(x, lower, upper, error)
             reason = "; ".join(part for part in (reason, why) if part)
         solve_ms = 1e3 * (time.perf_counter() - solving)
 
@@ -218,13 +232,13 @@ class Agent:
         if plan is not None:
             self._promise = self._announce(step, plan, lower, upper, mode)
             backup_plan = self._backup_plan(step, state, plan)
-            self._follower = PlanFollower(backup_plan)
+            self._follower, self._certified = PlanFollower(backup_plan), mode in ("optimal", "certified")
         else:
             assert self._follower is not None
             self._promise = self._shifted_promise(step, x, lower, upper)
             backup_plan = self._follower.plan
         u = self._follower.input(step, state)
-        self._restart_reason = ""
+        self._announced, self._restart_reason = self.epoch, ""
         width = design.promise_width(self._promise.scale[1:])
         report = StepReport(
             mode,
@@ -250,7 +264,9 @@ class Agent:
                 values = neighbour.coordinates(measured)
                 if not promise.contains(step, values, TOLERANCE):
                     self._start_afresh(self.epoch + 1, f"'{name}' is outside the set it promised")
-                    promise = self._neighbours[name] = neighbour.terminal_promise(step, self.design.period, self.epoch)
+                    # Still of its old epoch: whatever it declares next is believed.
+                    promise = neighbour.terminal_promise(step, self.design.period, promise.iteration)
+                    self._neighbours[name] = promise
             else:
                 measured = None
             center, scale = promise.window(step, N)
@@ -266,18 +282,30 @@ class Agent:
         center, scale = self._promise.window(step, self.design.horizon + 1)
         return self.design.normalise_box(center, scale)
 
-    def _without_solution(self, step: int, x: Vector, error: SolverError) -> tuple[LocalPlan | None, Mode, str, str]:
-        """Candidate if it is valid, else the backup law inside the invariant box, else the softened problem."""
+    def _without_solution(
+        self, x: Vector, lower: Matrix, upper: Matrix, error: SolverError
+    ) -> tuple[LocalPlan | None, Mode, str, str]:
+        """Candidate if there is one, else the backup law where it keeps the own promise, else the softened problem."""
         why = f"{error} ({error.status})"
-        if self._follower is not None:
+        if self._follower is not None and self._certified:
             return None, "certified", error.status, why
-        if self.design.in_invariant_box(x):
-            return self._law_plan(), "certified", error.status, f"{why}; following the backup law"
+        law = self._law_plan()
+        box = self.design.terminal
+        inside = self.design.in_invariant_box(x)  # there the law keeps the input limits
+        if inside and not self._excess(law, np.maximum(lower, -box), np.minimum(upper, box)):
+            return law, "certified", error.status, f"{why}; following the backup law"
         try:
-            self._backup.hard.data.copy_from(self.controller.data)
             return self._backup.solve(), "backup", error.status, why
         except SolverError as second:
-            return self._law_plan(), "safe", second.status, f"{why}; backup controller: {second}"
+            return law, "safe", second.status, f"{why}; backup controller: {second}"
+
+    def _excess(self, plan: LocalPlan, lower: Matrix, upper: Matrix) -> bool:
+        """Whether a plan's tube leaves bounds (N+1, nx+nu) on its states 1..N or its deviations 0..N-1."""
+        nx, room = self.design.nx, TOLERANCE * self.design.terminal
+        low, high = _reach(plan)
+        below = np.hstack([lower[1:, :nx], lower[:-1, nx:]]) - low
+        above = high - np.hstack([upper[1:, :nx], upper[:-1, nx:]])
+        return bool(np.any(below > room) or np.any(above > room))
 
     def _law_plan(self) -> LocalPlan:
         """The backup law alone (c = 0), with the data in force."""
@@ -286,21 +314,26 @@ class Agent:
         return self._backup.hard.plan(np.zeros(self.design.horizon * self.design.nu))
 
     def _announce(self, step: int, plan: LocalPlan, lower: Matrix, upper: Matrix, mode: Mode) -> ForecastSet:
-        """New promise: tube plus margin, cut to the old promise; larger only where promises are broken anyway."""
-        design, nx = self.design, self.design.nx
+        """New promise: tube plus margin, cut to the old promise; larger only in a new epoch."""
+        design, nx, epoch = self.design, self.design.nx, self.epoch
         new_lower, new_upper = lower.copy(), upper.copy()
         room_x, room_c = design.margin * design.terminal[:nx], design.margin * design.terminal[nx:]
-        tube_lower, tube_upper = plan.x[1:] - plan.tube_lower, plan.x[1:] + plan.tube_upper
+        low, high = _reach(plan)
+        tube_lower, tube_upper, c_lower, c_upper = low[:, :nx], high[:, :nx], low[:, nx:], high[:, nx:]
         if mode in ("backup", "safe"):  # what is true counts, not what was wanted
             new_lower[1:, :nx] = np.minimum(tube_lower, lower[1:, :nx])
             new_upper[1:, :nx] = np.maximum(tube_upper, upper[1:, :nx])
+            new_lower[:-1, nx:] = np.minimum(c_lower, lower[:-1, nx:])
+            new_upper[:-1, nx:] = np.maximum(c_upper, upper[:-1, nx:])
+            if epoch == self._announced and self._excess(plan, lower, upper):
+                epoch += 1  # without one the neighbours refuse what is larger and go on with what is not true
         elif all(promise.iteration >= self.epoch for promise in self._neighbours.values()):
             new_lower[1:, :nx] = np.maximum(lower[1:, :nx], tube_lower - room_x)
             new_upper[1:, :nx] = np.minimum(upper[1:, :nx], tube_upper + room_x)
-            new_lower[:-1, nx:] = np.maximum(lower[:-1, nx:], plan.v - plan.c_width - room_c)
-            new_upper[:-1, nx:] = np.minimum(upper[:-1, nx:], plan.v + plan.c_width + room_c)
+            new_lower[:-1, nx:] = np.maximum(lower[:-1, nx:], c_lower - room_c)
+            new_upper[:-1, nx:] = np.minimum(upper[:-1, nx:], c_upper + room_c)
         new_lower[0, :nx] = new_upper[0, :nx] = plan.x[0]
-        return design.forecast(step, new_lower, new_upper, self.epoch)
+        return design.forecast(step, new_lower, new_upper, epoch)
 
     def _shifted_promise(self, step: int, x: Vector, lower: Matrix, upper: Matrix) -> ForecastSet:
         """The old promise one step on, with the invariant box appended."""
@@ -334,11 +367,14 @@ class Agent:
         assert self._promise is not None
         if epoch > self.epoch:
             self._promise = self.design.terminal_promise(self._promise.step, epoch)
-        self._follower = None
+        self._follower, self._certified = None, False
         self._restart_reason = "; ".join(part for part in (self._restart_reason, reason) if part)
 
     def _without_measurement(self, step: int, began: float) -> Decision:
-        """No valid measurement: the plan's nominal input if there is one, else the configured safe input."""
+        """No valid measurement: the plan's nominal input if there is one, else the configured safe input.
+
+        Without its feedback a plan guarantees nothing any more, so it is no candidate for the next step.
+        """
         assert self._promise is not None
         design = self.design
         reason = f"no valid measurement for step {step}"
@@ -350,7 +386,9 @@ class Agent:
         u = np.clip(u, design.input_lower, design.input_upper)
         lower, upper = self._own_promise(step)
         self._promise = design.forecast(step, lower, upper, self.epoch)
+        self._announced, self._certified = self.epoch, False
         if self._follower is None:
+            self.controller.data.x[:] = 0.0  # the law about the steady state, whatever was measured before
             rest = self._law_plan()
             self._follower = PlanFollower(self._backup_plan(step, design.steady_state, rest))
         missing = {name: float("nan") for name in design.margins(design.steady_state, u)}
@@ -366,6 +404,13 @@ class Agent:
             reason,
         )
         return Decision(step, "safe", u, self._promise, self._follower.plan, report)
+
+
+def _reach(plan: LocalPlan) -> tuple[Matrix, Matrix]:
+    """Bounds (N, nx+nu), (N, nx+nu) of the states 1..N and of the deviations from the backup law 0..N-1."""
+    low = np.hstack([plan.x[1:] - plan.tube_lower, plan.v - plan.c_width])
+    high = np.hstack([plan.x[1:] + plan.tube_upper, plan.v + plan.c_width])
+    return low, high
 
 
 def _shown(values: Vector) -> str:
