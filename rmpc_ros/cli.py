@@ -183,6 +183,42 @@ def report(
     emit(result, as_json, lines)
 
 
+@app.command()
+def train(
+    plant: Annotated[Path, typer.Argument(help="Plant file with a section 'learning'.")],
+    algo: Annotated[str, typer.Option("--algo", help="cem: cross-entropy on the surrogate.")] = "cem",
+    actor: Annotated[str, typer.Option("--actor", help="affine, network or constant.")] = "affine",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
+    iterations: Annotated[int, typer.Option("--iterations", help="Of the cross-entropy method.")] = 60,
+    windows: Annotated[int, typer.Option("--windows", help="Simulated days the surrogate is fitted to.")] = 120,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder [default: runs/train-<plant>-<algo>-<actor>].")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Learn a policy that moves the controllers' targets; leaves policy.json with its baselines."""
+    from rmpc_ros.learning import command
+
+    result, lines = command.run_train(plant, algo, actor, seed, iterations, windows, resume, out)
+    emit(result, as_json, lines)
+
+
+@app.command()
+def evaluate(
+    plant: Annotated[Path, typer.Argument(help="Plant file the policy was trained for.")],
+    policy: Annotated[Path, typer.Option("--policy", help="Policy file.")],
+    seeds: Annotated[int, typer.Option("--seeds", help="Held-out campaigns, each mild and harsh.")] = 20,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare a policy with its baselines, paired, the real robust controllers in the loop."""
+    from rmpc_ros.learning import command
+
+    result, lines = command.run_evaluate(plant, policy, seeds, workers)
+    emit(result, as_json, lines)
+
+
 def spread_words(arguments: list[str], flags: tuple[str, ...] = ("--set", "--param")) -> list[str]:
     """Let one flag take several key=value words: `--set a=1 b=2` becomes `--set a=1 --set b=2`."""
     out: list[str] = []

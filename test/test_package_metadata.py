@@ -33,7 +33,7 @@ ROSDEP_KEYS = {
 }
 """Distribution -> rosdep key (rosdep/python.yaml of ros/rosdistro)."""
 
-WITHOUT_ROSDEP_KEY = {"clarabel", "highspy", "piqp", "daqp", "plotly", "mcap"}
+WITHOUT_ROSDEP_KEY = {"clarabel", "highspy", "piqp", "daqp", "plotly", "mcap", "gymnasium", "pettingzoo"}
 """On a ROS machine these come by `pip install -r requirements.txt` (docs/building.md says so)."""
 
 IMPORTED_AS = {"scikit-learn": "sklearn", "ruamel-yaml": "ruamel"}

@@ -83,7 +83,7 @@ class Market(Section):
 
 
 class Campaign(Section):
-    """One decision a day; `window` control periods of each day are simulated, the last `average` of them are counted."""
+    """One decision a day; `window` control periods of each are simulated, the last `average` of them are counted."""
 
     days: Count = 21
     window: Count = 24
@@ -100,7 +100,7 @@ class Campaign(Section):
 
 
 class Actions(Section):
-    """What a policy may move: per agent one state's set-point by at most `span`, and the back-off from certified sets."""
+    """What a policy may move: per agent one set-point by at most `span`, and the back-off from certified sets."""
 
     setpoints: dict[Name, Name]
     span: Positive

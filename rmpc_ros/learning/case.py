@@ -87,6 +87,7 @@ def learning_case(config: PlantConfig) -> LearningCase:
             raise config.error(("learning", *path), f"'{name}' does not exist; known: {', '.join(names)}")
         return names.index(name)
 
+    path: tuple[str, ...]
     moved = []
     for agent in linear.agents:
         if agent not in learning.actions.setpoints:
@@ -98,9 +99,7 @@ def learning_case(config: PlantConfig) -> LearningCase:
     if model is None:
         raise config.error(("plant", "model"), "campaigns need a nonlinear model with a catalyst parameter")
     index(list(model.parameters), campaign.catalyst.parameter, ("campaign", "catalyst", "parameter"))
-    supply = index(
-        list(linear.disturbances), campaign.suppliers.disturbance, ("campaign", "suppliers", "disturbance")
-    )
+    supply = index(list(linear.disturbances), campaign.suppliers.disturbance, ("campaign", "suppliers", "disturbance"))
     low, high = config.plant.disturbances[campaign.suppliers.disturbance].bounds
     for value in campaign.suppliers.values:
         if not low <= value <= high:

@@ -1,6 +1,5 @@
 """Economic reward per hour: r = product - steam - emissions - quality - violation - catalyst.
 
-
     product   = price * factor * flow * x_product          steam    = price * factor * sum(u)
     emissions = emission price * emission factor * sum(u)  quality  = penalty where x_quality > limit
     violation = penalty * share of periods with a limit broken
@@ -57,4 +56,4 @@ def reward_terms(
 
 def total(terms: dict[str, Array]) -> Array:
     """Sum of the terms, (...,)."""
-    return np.sum([terms[name] for name in TERMS], axis=0)
+    return np.asarray(sum(terms[name] for name in TERMS))

@@ -1,10 +1,10 @@
 """Nearest certified target: min_c |D c - w|^2  subject to  |c_i| <= (1 - b_i) gamma_i.
 
-With the backup laws closed, u = K x + c, the network rests at x = S c, S = (I - A - B K)^-1 B. The invariant boxes were
-designed for every |c| <= gamma (network/invariant.py), so the tube about a constant c lies inside them: a target x = S c
-with |c| <= gamma is feasible for the robust controllers for all time. Policies wish for offsets w of set-points; what
-they get is the nearest such target, so no wish can make a problem infeasible. D is the part of S that moves the
-set-points, in physical units, b the back-off: the share of the authority that is left unused.
+With the backup laws closed, u = K x + c, the network rests at x = S c, S = (I - A - B K)^-1 B. The invariant boxes
+were designed for every |c| <= gamma (network/invariant.py), so the tube about a constant c lies inside them: a target
+x = S c with |c| <= gamma is feasible for the robust controllers for all time. Policies wish for offsets w of
+set-points; what they get is the nearest such target, so no wish can make a problem infeasible. D is the part of S that
+moves the set-points, in physical units, b the back-off: the share of the authority that is left unused.
 """
 
 from __future__ import annotations
@@ -99,8 +99,9 @@ def certified_targets(case: LearningCase, network: NetworkDesign) -> Targets:
     m = network.B.shape[1]
     if m != len(case.agents) or any(linear.columns(a).stop - linear.columns(a).start != 1 for a in case.agents):
         raise DataError(f"targets need one input per agent; there are {m} inputs and {len(case.agents)} agents")
-    S = np.linalg.solve(np.eye(len(network.A)) - network.A - network.B @ network.boxes.K, network.B)
-    physical = np.linalg.solve(linear.transform, S * network.x_scale[:, None])
+    closed = network.A + network.B @ network.boxes.K
+    S = np.asarray(np.linalg.solve(np.eye(len(closed)) - closed, network.B), np.float64)
+    physical = np.asarray(np.linalg.solve(linear.transform, S * network.x_scale[:, None]), np.float64)
     setpoint = np.concatenate([case.config.setpoint(agent) for agent in case.agents])
     return Targets(
         S,

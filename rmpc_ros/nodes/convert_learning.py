@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, NoReturn, get_args
@@ -17,6 +17,7 @@ from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 
 import rmpc_ros.msg as msg
+from rmpc_ros.learning.transition import Transition
 from rmpc_ros.nodes.checks import ANY_TIME, Check, Peers, Window, packed
 from rmpc_ros.nodes.convert import header
 
@@ -26,29 +27,6 @@ SUBJECTS: tuple[Subject, ...] = get_args(Subject)
 
 _CLASS = {"uncertainty": msg.UncertaintyUpdate, "model": msg.ModelUpdate, "policy": msg.PolicyUpdate}
 _KIND_FIELD = {"uncertainty": "family", "model": "kind", "policy": "kind"}
-
-
-@dataclass(frozen=True)
-class Transition:
-    """One control step of an agent as data to learn from, in the plant file's units.
-
-    Attributes
-    ----------
-    state, next_state : (nx,) measured at `step` and `step + 1`
-    input : (nu,) applied in between
-    neighbours : measured states of the neighbours at `step`
-    disturbance : (nx,) next_state minus prediction
-    rewards : terms by name
-    """
-
-    agent: str
-    step: int
-    state: Vector
-    next_state: Vector
-    input: Vector
-    neighbours: Mapping[str, Vector]
-    disturbance: Vector
-    rewards: Mapping[str, float]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,240 @@
+"""Policies compared on held-out campaigns with the real robust controllers in the loop, paired by seed.
+
+Baselines: the published set-points (zero actions), the constant that is best on the nominal day, the constant that is
+best over campaigns, and myopic real-time optimisation, which knows today's delivery, prices and catalyst exactly and
+maximises today's profit on the identified model, blind to the catalyst it uses up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from rmpc_ros.config import load_plant
+from rmpc_ros.errors import DataError
+from rmpc_ros.learning.campaign import ACTIONS, Campaigns, deviations_of, observation_size
+from rmpc_ros.learning.case import HOURS, LearningCase, learning_case
+from rmpc_ros.learning.day import DayModel, RobustDays
+from rmpc_ros.learning.economics import reward_terms, total
+from rmpc_ros.learning.policy import Policy
+from rmpc_ros.learning.scenario import draw_scenarios
+from rmpc_ros.learning.surrogate import Surrogate
+from rmpc_ros.learning.targets import Targets
+
+Array = NDArray[np.float64]
+Act = Callable[[Array, Campaigns], Array]
+
+GRID = np.linspace(-1.0, 1.0, 7)  # of each agent's set-point, myopic optimisation
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A policy on one campaign.
+
+    Attributes
+    ----------
+    profit : per hour, the sum of `terms`
+    terms : per hour, by name
+    violation_hours : with a state or input outside its limits
+    quality_hours : with the customer's limit exceeded
+    energy : mean sum of the paid inputs, per hour
+    regenerations : of the catalyst
+    steps, broken : control steps simulated, promises broken
+    not_optimal : agents' steps in which the robust problem was not solved to optimality
+    """
+
+    profit: float
+    terms: dict[str, float]
+    violation_hours: float
+    quality_hours: float
+    energy: float
+    regenerations: int
+    steps: int
+    broken: int
+    not_optimal: int
+
+
+Row = tuple[str, int, bool, Outcome]  # contestant, seed, harsh, what came of it
+
+
+def contestants(policy: Policy) -> list[str]:
+    """Names of what is compared; the policy itself is "learned_<kind>".
+
+    Raises
+    ------
+    DataError
+        The policy file holds no reference policies or no surrogate.
+    """
+    missing = {"nominal_optimal", "best_constant"} - set(policy.references)
+    if missing or not policy.surrogate:
+        raise DataError(
+            f"the policy file lacks {', '.join(sorted(missing)) or 'the surrogate'}, which the baselines need; "
+            "`rmpc train` writes them"
+        )
+    return ["published", "nominal_optimal", "best_constant", "myopic", f"learned_{policy.actor.kind}"]
+
+
+def actor_of(case: LearningCase, targets: Targets, policy: Policy, name: str) -> Act:
+    """What a contestant does: observations (S, a, o) and the campaigns' outlook in, actions (S, a, 2) out."""
+    a = len(case.agents)
+
+    def constant(values: Array) -> Act:
+        return lambda observations, campaigns: np.broadcast_to(values, (len(observations), a, ACTIONS))
+
+    if name == "published":
+        return constant(np.zeros((a, ACTIONS)))
+    if name in policy.references:
+        return constant(policy.references[name].reshape(a, ACTIONS))
+    if name == "myopic":
+        return myopic(case, targets, Surrogate.from_dict(policy.surrogate))
+    return lambda observations, campaigns: policy.act(observations)
+
+
+def myopic(case: LearningCase, targets: Targets, model: Surrogate) -> Act:
+    """Best actions of a grid for today's profit without the catalyst's use."""
+    offsets = np.stack(np.meshgrid(*[GRID] * len(case.agents), indexing="ij"), axis=-1).reshape(-1, len(case.agents))
+    candidates = np.stack([offsets, np.full_like(offsets, -1.0)], axis=-1)  # no back-off: all the authority
+    deviations = deviations_of(case, targets, candidates)
+
+    def act(observations: Array, campaigns: Campaigns) -> Array:
+        del observations
+        today = campaigns.outlook()
+        day = model.day(deviations[None], today.activity[:, None], today.supply[:, None])
+        terms = reward_terms(
+            case, day.states, day.inputs, today.product[:, None], today.steam[:, None], day.violation, 0.0
+        )
+        best: Array = candidates[np.argmax(total(terms), axis=1)]
+        return best
+
+    return act
+
+
+def live(case: LearningCase, targets: Targets, model: DayModel, act: Act, seed: int, harsh: bool) -> Outcome:
+    """One campaign of one policy."""
+    campaigns = Campaigns(case, targets, model, draw_scenarios(case, [seed], harsh))
+    before = _counts(model)
+    observations = campaigns.reset()
+    terms: list[dict[str, Array]] = []
+    energy, violated, spoilt = 0.0, 0.0, 0
+    while not campaigns.done:
+        observations, paid = campaigns.step(act(observations, campaigns))
+        terms.append(paid)
+        day = campaigns.yesterday
+        energy += float(day.inputs[0, case.steam].sum())
+        violated += float(day.violation[0])
+        spoilt += bool(day.states[0, case.quality] > case.learning.prices.quality.limit)
+    means = {name: float(np.mean([t[name][0] for t in terms])) for name in terms[0]}
+    steps, broken, not_optimal = (new - old for new, old in zip(_counts(model), before, strict=True))
+    return Outcome(
+        sum(means.values()),
+        means,
+        HOURS * violated,
+        HOURS * spoilt,
+        energy / len(terms),
+        int(campaigns.regenerations[0]),
+        steps,
+        broken,
+        not_optimal,
+    )
+
+
+def _counts(model: DayModel) -> tuple[int, int, int]:
+    if not isinstance(model, RobustDays):
+        return 0, 0, 0
+    return model.steps, model.broken, sum(count for mode, count in model.modes.items() if mode != "optimal")
+
+
+def live_all(plant: Path, policy: Policy, jobs: Sequence[tuple[int, bool]]) -> list[Row]:
+    """All contestants on some campaigns (seed, harsh), with controllers of this process's own."""
+    case = learning_case(load_plant(plant))
+    _check_fit(case, policy)
+    days = RobustDays(case)
+    acts = {name: actor_of(case, days.targets, policy, name) for name in contestants(policy)}
+    return [
+        (name, seed, harsh, live(case, days.targets, days, act, seed, harsh))
+        for seed, harsh in jobs
+        for name, act in acts.items()
+    ]
+
+
+def _check_fit(case: LearningCase, policy: Policy) -> None:
+    actor, wanted = policy.actor, (len(case.agents), observation_size(case), ACTIONS)
+    if policy.plant != case.config.plant.name or (actor.agents, actor.observations, actor.actions) != wanted:
+        raise DataError(
+            f"the policy is for plant '{policy.plant}' with (agents, observations, actions) = "
+            f"{(actor.agents, actor.observations, actor.actions)}; '{case.config.plant.name}' has {wanted}"
+        )
+
+
+def evaluate(plant: Path, policy: Policy, seeds: int, workers: int = 1) -> dict[str, Any]:
+    """Compare on `seeds` campaigns of the file's decay and as many of the harsh one.
+
+    Parameters
+    ----------
+    plant, policy : the plant file, and what was trained for it
+    seeds : number of held-out campaigns, 0 .. seeds - 1
+    workers : processes
+
+    Raises
+    ------
+    DataError
+        Fewer than two seeds, or the policy belongs to another plant.
+    """
+    if seeds < 2:
+        raise DataError(f"seeds = {seeds}: confidence intervals need at least 2")
+    jobs = [(seed, harsh) for seed in range(seeds) for harsh in (False, True)]
+    rows: list[Row] = []
+    if workers == 1:
+        rows = live_all(plant, policy, jobs)
+    else:  # processes, not threads: the simulation holds the interpreter
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            shares = [jobs[w::workers] for w in range(workers)]
+            for answer in [pool.submit(live_all, plant, policy, share) for share in shares if share]:
+                rows += answer.result()
+    rows.sort(key=lambda row: row[1])
+    result: dict[str, Any] = {"plant": policy.plant, "seeds": seeds}
+    for label, wanted in (("campaign", False), ("harsh", True)):
+        outcomes = {
+            name: [outcome for n, _, harsh, outcome in rows if n == name and harsh == wanted]
+            for name in contestants(policy)
+        }
+        result[label] = summarise(outcomes, "best_constant")
+    return result
+
+
+def summarise(outcomes: Mapping[str, Sequence[Outcome]], reference: str) -> dict[str, dict[str, Any]]:
+    """Means per policy with confidence intervals, and paired differences of the profit to a reference policy."""
+    against = np.array([o.profit for o in outcomes[reference]])
+    out: dict[str, dict[str, Any]] = {}
+    for name, rows in outcomes.items():
+        profit = np.array([o.profit for o in rows])
+        difference = profit - against
+        out[name] = {
+            "profit_per_hour": float(profit.mean()),
+            "profit_ci95": confidence_interval(profit),
+            f"gain_over_{reference}": float(difference.mean()),
+            f"gain_over_{reference}_ci95": confidence_interval(difference),
+            "violation_hours": float(np.mean([o.violation_hours for o in rows])),
+            "quality_hours": float(np.mean([o.quality_hours for o in rows])),
+            "energy_per_hour": float(np.mean([o.energy for o in rows])),
+            "regenerations": float(np.mean([o.regenerations for o in rows])),
+            "promises_broken": int(sum(o.broken for o in rows)),
+            "steps_not_optimal": int(sum(o.not_optimal for o in rows)),
+            "terms_per_hour": {t: float(np.mean([o.terms[t] for o in rows])) for t in rows[0].terms},
+        }
+    return out
+
+
+def confidence_interval(values: Array) -> list[float]:
+    """Student's interval of the mean at 95 %."""
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return [float(values.mean() - half), float(values.mean() + half)]
