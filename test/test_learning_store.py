@@ -1,0 +1,119 @@
+"""The learner's store: nothing lost, nothing twice, bounded."""
+
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rmpc_ros.errors import DataError
+from rmpc_ros.learning.store import TransitionStore
+from rmpc_ros.learning.transition import Transition
+
+
+def transition(step: int, agent: str = "a", value: float = 1.0) -> Transition:
+    x = np.array([step, value])
+    return Transition(agent, step, x, x + 1, np.array([0.5]), {"b": np.array([2.0])}, np.zeros(2), {"profit": value})
+
+
+def test_what_is_inserted_is_read_back_in_order(tmp_path: Path) -> None:
+    with TransitionStore(tmp_path / "t.db") as store:
+        assert store.newest("r", "a") == -1
+        store.insert("r", [transition(2), transition(0), transition(1, "b")])
+    with TransitionStore(tmp_path / "t.db") as store:  # after a restart
+        rows = list(store.read())
+        assert [(run, t.agent, t.step) for run, t in rows] == [("r", "a", 0), ("r", "a", 2), ("r", "b", 1)]
+        found = rows[1][1]
+        assert np.array_equal(found.next_state, transition(2).next_state)
+        assert found.rewards == {"profit": 1.0} and np.array_equal(found.neighbours["b"], [2.0])
+        assert (store.newest("r", "a"), store.missing("r", "a")) == (2, [1])
+        assert [t.step for _, t in store.read(agent="a", first=1)] == [2]
+        assert [t.step for _, t in store.read(run="r", last=0)] == [0]
+
+
+def test_resending_changes_nothing_and_a_conflict_is_counted(tmp_path: Path) -> None:
+    with TransitionStore(tmp_path / "t.db") as store:
+        assert store.insert("r", [transition(n) for n in range(5)]).stored == 5
+        again = store.insert("r", [transition(n) for n in range(3, 8)])
+        assert (again.stored, again.known, again.conflicting) == (3, 2, 0)
+        assert store.insert("other", [transition(0)]).stored == 1
+        assert store.insert("r", [transition(0, value=9.0)]).conflicting == 1
+        assert next(iter(store.read("r")))[1].rewards["profit"] == 1.0
+        assert len(store) == 9
+
+
+def test_a_bad_transition_spoils_its_whole_batch_and_nothing_else(tmp_path: Path) -> None:
+    with TransitionStore(tmp_path / "t.db") as store:
+        store.insert("r", [transition(0)])
+        with pytest.raises(DataError, match="step 2 is not finite"):
+            store.insert("r", [transition(1), transition(2, value=float("nan"))])
+        assert len(store) == 1
+
+
+def test_retention_drops_the_oldest_and_does_not_take_them_again(tmp_path: Path) -> None:
+    with TransitionStore(tmp_path / "t.db", capacity=10) as store:
+        store.insert("r", [transition(n) for n in range(25)])
+        assert [t.step for _, t in store.read()] == list(range(15, 25))
+        again = store.insert("r", [transition(n) for n in range(25)])
+        assert (again.dropped, again.known, again.stored) == (15, 10, 0)
+        assert store.newest("r", "a") == 24
+    with pytest.raises(DataError, match="capacity"):
+        TransitionStore(tmp_path / "t.db", capacity=0)
+
+
+def test_csv_export_holds_every_number(tmp_path: Path) -> None:
+    out = io.StringIO()
+    with TransitionStore(tmp_path / "t.db") as store:
+        store.insert("r", [transition(0), transition(1)])
+        assert store.export_csv(out) == 2
+    rows = list(csv.DictReader(io.StringIO(out.getvalue())))
+    assert len(rows) == 2 * (2 + 2 + 1 + 2 + 1 + 1)
+    assert {"run": "r", "agent": "a", "step": "1", "quantity": "state", "index": "0", "value": "1.0"} in rows
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    path.write_text("this is not a database, and long enough to be looked at as one" * 20)
+    with pytest.raises(DataError, match="cannot be opened"):
+        TransitionStore(path)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_learning_store import transition
+from rmpc_ros.learning.store import TransitionStore
+store = TransitionStore(Path(sys.argv[1]))
+first = store.newest("r", "a") + 1
+while True:
+    store.insert("r", [transition(n) for n in range(first, first + 20)])
+    first += 20
+    print(first - 1, flush=True)
+"""
+
+
+def test_killed_in_the_middle_of_writing_nothing_acknowledged_is_lost_and_nothing_is_half_there(tmp_path: Path) -> None:
+    path, acknowledged = tmp_path / "t.db", -1
+    for pause in (0.02, 0.05):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(Path(__file__).parent)], stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        lines = [writer.stdout.readline()]
+        time.sleep(pause)
+        os.kill(writer.pid, signal.SIGKILL)
+        rest, _ = writer.communicate()
+        lines += rest.splitlines()
+        acknowledged = max([acknowledged, *(int(line) for line in lines if line.strip())])
+        with TransitionStore(path) as store:
+            assert store.newest("r", "a") >= acknowledged
+            assert store.missing("r", "a") == []
+            assert len(store) == store.newest("r", "a") + 1
+            assert len(store) % 20 == 0  # whole batches only
