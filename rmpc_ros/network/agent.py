@@ -6,8 +6,8 @@ promise whatever the neighbours do inside theirs, so it is followed whenever a n
 
 Modes, best first:
     optimal    the new robust problem was solved and checked
-    certified  the candidate is followed
-    backup     promises are broken (the truth left a set): the softened problem, which reports what it cannot keep
+    certified  the candidate is followed, or the backup law where it keeps the promise
+    backup     neither keeps the own promise (the truth left a set): the softened problem, in a new epoch where it must
     safe       nothing better is known: the configured input
 """
 
