@@ -187,6 +187,12 @@ def test_fixed_feedback_compiles_to_a_problem_of_nominal_size():
     assert compiled.sizes["variables"] == N
     assert compiled.data.cones == []
     solution = compiled.solve(x0=[0.9, 0.0])
+    for noise, room in (
+        (Ellipsoid(np.zeros(2 * N), 0.5 * np.eye(2 * N), 1.0), 1.0 - 0.01),
+        (Box(np.full(2 * N, -0.9), np.full(2 * N, 0.9)), 1.0 - 0.018),  # only numbers: any family will do
+    ):
+        compiled.update(noise=noise, x0=[0.0, 0.0])
+        assert compiled.data.rhs[:2] == pytest.approx([room, room], abs=1e-12)  # x(1) sees E w(0) alone
     rng = np.random.default_rng(3)
     for sample in noise.initial.sample(50, rng, "boundary"):
         x = np.array([0.9, 0.0])
@@ -272,8 +278,9 @@ def test_unbounded_and_ill_scaled_have_their_own_names():
 def test_wrong_data_is_refused_by_name():
     p, w, u = one_state()
     x0 = p.parameter("x0", 2)
-    p.forall(u + w + x0[0:1] >= 0.0)
-    p.minimise(p.economic(u))
+    adaptive = p.decide("v", np.array([[0]]), w)
+    p.forall(u + adaptive + w + x0[0:1] >= 0.0)
+    p.minimise(p.worst(u + adaptive))
     compiled = p.compile()
     with pytest.raises(SetError, match="'noise'"):
         compiled.update(noise=Ellipsoid([0.0], [[1.0]], 1.0))

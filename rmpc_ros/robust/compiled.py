@@ -220,7 +220,7 @@ class CompiledProgram:
         return first
 
     def _inequalities(self, rows: list[_Row]) -> None:
-        self._groups: dict[str, tuple[list[int], list[Vector]]] = {}
+        groups: dict[str, tuple[list[int], list[Vector]]] = {}
         for at, row in enumerate(rows, start=self._equal_rows):
             self._names.append(row.name)
             for symbol, value in row.nominal:
@@ -233,10 +233,11 @@ class CompiledProgram:
                 value = float(form.h[place - form.F.nnz - form.G.nnz])
                 self._entries.add_from_set(at, column, slot, place, scale, value)
             for slot, direction in row.numbers:
-                places, directions = self._groups.setdefault(slot, ([], []))
+                places, directions = groups.setdefault(slot, ([], []))
                 places.append(at)
                 directions.append(direction)
         self._le_rows = len(rows)
+        self._groups = {slot: (np.array(at), np.array(directions)) for slot, (at, directions) in groups.items()}
 
     def _finish(self, tolerance: float, solver: str) -> None:
         program, n = self.program, self._variables
@@ -281,7 +282,7 @@ class CompiledProgram:
     def _support_shift(self, slot: str, rows: int) -> Vector:
         at, directions = self._groups[slot]
         out = np.zeros(rows)
-        np.add.at(out, at, self._sets[slot].support(np.array(directions)))
+        np.add.at(out, at, self._sets[slot].support(directions))
         return out
 
     def _right_side(self) -> Vector:
@@ -321,6 +322,13 @@ class CompiledProgram:
         self.backend.update(matrix_changed)
 
     def _set(self, name: str, members: UncertaintySet) -> bool:
+        if not self._entries.uses(name):  # only numbers depend on it: any family will do
+            if members.dim != self._sets[name].dim:
+                raise SetError(f"set '{name}' has dimension {self._sets[name].dim}, the new one {members.dim}")
+            self._sets[name] = members
+            if name in self._groups:
+                self._supports[name] = self._support_shift(name, self.data.rhs.size)
+            return False
         form, old = members.conic(), self._forms[name]
         same = form.cones == old.cones and all(
             a.shape == b.shape and np.array_equal(a.indptr, b.indptr) and np.array_equal(a.indices, b.indices)

@@ -11,6 +11,7 @@ from rmpc_ros.robust.uncertain_program import Objective
 
 Terms = tuple[tuple[int, float], ...]  # (symbol, value)
 Matrix = NDArray[np.float64]
+NEGLIGIBLE = 1e-12  # times a row's largest entry: rounding noise of products of matrices, stored as zero
 
 
 class Entries:
@@ -52,13 +53,20 @@ class Entries:
             self._refill[name] = (slot[at], place, scale.astype(float))
             np.add.at(self._base, slot[at], -value[at])
         self._now = {name: value[[t[0] for t in triples]] for name, triples in self._sources.items()}
+        largest = np.zeros(rows)
+        np.maximum.at(largest, r[first], np.abs(data))
+        noise = (self._base != 0) & (np.abs(self._base) < NEGLIGIBLE * largest[r[first]])
+        data[noise] -= self._base[noise]
+        self._base[noise] = 0.0
         indptr = np.searchsorted(c[first], np.arange(columns + 1))
         return sparse.csc_matrix((data, r[first], indptr), shape=(rows, columns))
 
+    def uses(self, name: str) -> bool:
+        """Whether any entry comes from the named set."""
+        return name in self._refill
+
     def refill(self, name: str, values: Vector, matrix: sparse.csc_matrix) -> bool:
         """Write a set's new data into the matrix; returns whether anything changed."""
-        if name not in self._refill:
-            return False
         _, place, scale = self._refill[name]
         new = scale * values[place]
         if np.array_equal(new, self._now[name]):
