@@ -187,11 +187,11 @@ def test_fixed_feedback_compiles_to_a_problem_of_nominal_size():
     assert compiled.sizes["variables"] == N
     assert compiled.data.cones == []
     solution = compiled.solve(x0=[0.9, 0.0])
-    for noise, room in (
+    for other, room in (
         (Ellipsoid(np.zeros(2 * N), 0.5 * np.eye(2 * N), 1.0), 1.0 - 0.01),
         (Box(np.full(2 * N, -0.9), np.full(2 * N, 0.9)), 1.0 - 0.018),  # only numbers: any family will do
     ):
-        compiled.update(noise=noise, x0=[0.0, 0.0])
+        compiled.update(noise=other, x0=[0.0, 0.0])
         assert compiled.data.rhs[:2] == pytest.approx([room, room], abs=1e-12)  # x(1) sees E w(0) alone
     rng = np.random.default_rng(3)
     for sample in noise.initial.sample(50, rng, "boundary"):
