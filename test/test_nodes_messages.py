@@ -17,12 +17,13 @@ import rclpy
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rmpc_ros.msg import Command, ForecastSet, Measurement
+from rmpc_ros.srv import GetPolicy
 
 from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
 from rmpc_ros.errors import ConfigError
 from rmpc_ros.network.journal import Journal
-from rmpc_ros.nodes import qos
+from rmpc_ros.nodes import convert, qos
 from rmpc_ros.nodes.agent import AgentNode
 from rmpc_ros.nodes.managed import ManagedNode
 from rmpc_ros.nodes.plant import PlantNode
@@ -335,3 +336,24 @@ def test_a_promise_that_cannot_be_written_is_not_published(tmp_path: Path) -> No
     said = {s.name: s for s in nodes["reactor1"].diagnostics.statuses()}["/reactor_separator/reactor1/agent: journal"]
     assert "No space left on device" in said.message
     assert Journal(journal).read() is not None
+
+
+def test_the_policy_in_force_can_be_read_through_the_service() -> None:
+    answers: list[Any] = []
+
+    def ask(tools: dict[str, Any]) -> NOISE:
+        client = tools["node"].create_client(GetPolicy, "reactor1/agent/get_policy")
+
+        def speak(k: int, plant: PlantNode) -> None:
+            if k == 4:
+                client.call_async(GetPolicy.Request()).add_done_callback(lambda done: answers.append(done.result()))
+
+        return speak
+
+    _, nodes = run(ask)
+    agent = nodes["reactor1"]
+    assert isinstance(agent, AgentNode)
+    (answer,) = answers
+    plan = convert.policy_from(answer, agent.layout)
+    assert 4 <= plan.step <= STEPS
+    assert plan.gain == pytest.approx(agent.design.physical_gain(agent.design.model.K))

@@ -56,6 +56,19 @@ def repair_include_folders() -> int:
     return changed
 
 
+def forget_a_build_of_other_interfaces() -> None:
+    """Start the build anew when an interface file has gone: generated code that still names it would not load."""
+    names = sorted(
+        f"{path.parent.name}/{path.name}" for kind in ("msg", "srv") for path in (ROOT / kind).glob(f"*.{kind}")
+    )
+    record = BUILD.with_suffix(".interfaces")
+    known = record.read_text(encoding="utf-8").splitlines() if record.exists() else None
+    if known is None or set(known) - set(names):
+        shutil.rmtree(BUILD, ignore_errors=True)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text("\n".join(names) + "\n", encoding="utf-8")
+
+
 def build() -> None:
     """Configure, build and install with the environment's own cmake and ninja; only what changed is built again."""
     cmake = str(PREFIX / "bin" / "cmake")
@@ -108,6 +121,7 @@ def main() -> None:
     if not shutil.which(os.environ.get("CXX", "c++")):
         sys.exit("bring-up: a C and C++ compiler is needed to build the messages (Debian, Ubuntu: g++)")
     changed = repair_include_folders()
+    forget_a_build_of_other_interfaces()
     build()
     remove_dangling_links()
     write_command()

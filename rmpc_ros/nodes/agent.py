@@ -39,6 +39,7 @@ from rmpc_ros.nodes.parameters import Param
 from rmpc_ros.nodes.process import main as run_node
 from rmpc_ros.nodes.round import Inputs, Round
 from rmpc_ros.nodes.wiring import Readings, Wire
+from rmpc_ros.srv import GetPolicy
 
 PHASE = 0.3  # of a period: free-running agents decide this long after the period's begin, when the sensors have spoken
 LOOKS = 10  # a period is looked at so many times for the phase
@@ -107,6 +108,8 @@ class AgentNode(ManagedNode):
         self._forecast = self.create_publisher(ForecastSet, "forecast", qos.PROMISE)
         self._report = self.create_publisher(AgentReport, "report", qos.REPORT)
         self._outputs = [self.create_publisher(wire.kind, wire.topic, qos.SENSOR) for wire in self._actuators]
+        self._last: tuple[int, Any, Any] | None = None
+        self._policy = self.create_service(GetPolicy, "~/get_policy", self._on_get_policy)
         self._measured = (
             self.create_publisher(Measurement, "measurement", qos.STEP) if self.values["timing"] == "free" else None
         )
@@ -119,7 +122,7 @@ class AgentNode(ManagedNode):
         self.counts = dict.fromkeys(MODES, 0)
         self.late = 0
         self._hole = -1  # step of a measurement with a number missing
-        self._last: tuple[int, Any, Any] | None = None
+        self._last = None
         self._promise = self._first_promise()
         self._forecast.publish(convert.forecast_message(self._promise, self._stamp(), self.run))
         for name in self.spec.neighbours:
@@ -219,6 +222,11 @@ class AgentNode(ManagedNode):
         """Stamps may be ahead of this node's clock by a little: /clock and the message take different ways."""
         now = self._now()
         return Window(first_step=first_step, latest=now + AHEAD * self.config.period if now > 0 else np.inf)
+
+    def _on_get_policy(self, _: Any, response: Any) -> Any:
+        decided = self._last is not None
+        mode, plan = (self._decision.mode, self._decision.plan) if decided else (MODES[-1], None)
+        return convert.fill_policy(response, self.agent, mode, plan, self.layout)
 
     # -- when to decide -----------------------------------------------------------------------------------------------
     def tick(self, now: float) -> None:
