@@ -292,15 +292,34 @@ def test_training_improves_is_reproducible_and_resumes(case: LearningCase, plant
     zero, learned = objective(zero_and_learned, np.random.default_rng(99))
     assert learned > zero
 
-    short = dataclasses.replace(options, iterations=3)
-    document = json.loads((tmp_path / "a" / "checkpoint.json").read_text())
-    assert document["iteration"] == 6
-    again = train(case, options, tmp_path / "b", progress=lambda *_: None)
-    assert np.array_equal(again.policy.parameters, trained.policy.parameters)
+    def cut_off(what: str, done: int, wanted: int) -> None:
+        if what == "policy" and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(case, options, tmp_path / "b", progress=cut_off)
+    assert not (tmp_path / "b" / "policy.json").exists()
+    assert json.loads((tmp_path / "b" / "checkpoint.json").read_text())["iteration"] == 3
+    resumed = train(case, options, tmp_path / "b", resume=True)
+    assert np.array_equal(resumed.policy.parameters, trained.policy.parameters)
+    assert resumed.curve == trained.curve
     with pytest.raises(DataError, match="belongs to another"):
-        train(case, short, tmp_path / "b", resume=True)
+        train(case, dataclasses.replace(options, seed=4), tmp_path / "b", resume=True)
     with pytest.raises(DataError, match="nothing to resume"):
         train(case, options, tmp_path / "none", resume=True)
+
+
+def test_no_constant_of_the_grid_beats_the_best_constant(
+    case: LearningCase, days: RobustDays, surrogate: Surrogate, tmp_path: Path
+) -> None:
+    options = TrainOptions(iterations=4, campaigns=8, windows=40, population=20)
+    best = train(case, options, tmp_path).policy.references["best_constant"]
+    actor = Actor("constant", 3, observation_size(case), ACTIONS)
+    ends = np.array([[i, -1, j, -1, k, -1] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], float)
+    values = campaign_objective(case, days.targets, surrogate, actor, 24)(
+        np.vstack([best, np.zeros(6), ends]), np.random.default_rng([29, 0])
+    )
+    assert values[0] >= values[1:].max() - 2.0
 
 
 def test_training_and_held_out_campaigns_never_meet() -> None:
