@@ -28,7 +28,7 @@ from rmpc_ros.sets.base import UncertaintySet
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Oracle = Callable[[Matrix], Matrix]  # directions (m, d) -> worst members (m, d)
-ROUNDS = 60
+ROUNDS = 200
 
 
 def worst_member(members: UncertaintySet) -> Oracle:
