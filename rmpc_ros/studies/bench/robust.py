@@ -4,7 +4,9 @@ One system (nx=4, nu=2, a box of disturbances of 4 numbers per step), fixed feed
 feedback. "ours" is one call from new data (state and box) to a checked policy of the modelling interface; "control
 loop" is the specialised Toeplitz or fixed controller of rmpc_ros/mpc. cvxpy gets the natural condensed model with
 state and half-widths as parameters and its fastest installed solver; rsome has no parameters, so it builds and solves
-(linear cost only, the cost its default solver takes; full feedback only, it has no Toeplitz rule).
+(linear cost only, the cost its default solver takes; fixed and full feedback, it has no Toeplitz rule). The bare solver
+of linear programs starts without a basis, ours from the last one: `new_set_over_bare` compares like with like for
+quadratic programs only.
 """
 
 from __future__ import annotations
