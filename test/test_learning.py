@@ -374,3 +374,12 @@ def test_wrong_words_are_answered_with_the_right_ones(capsys) -> None:
     assert "cem" in capsys.readouterr().err
     assert main(["train", plant, "--actor", "magic"]) == 1
     assert "affine" in capsys.readouterr().err
+
+
+def test_benchmark_prints_what_it_promises(tmp_path: Path, capsys) -> None:
+    small = ["windows=34", "days=2", "campaigns=20", "batch=50", "batches=2"]
+    assert main(["bench", "marl", "--set", *small, "--out", str(tmp_path), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    for name in ("surrogate_agent_steps_per_s", "mpc_plant_steps_per_s", "ingest_per_s", "policy_ms"):
+        assert result[name] > 0
+    assert result["surrogate_speedup"] > 10

@@ -1,0 +1,133 @@
+"""Throughput of learning: campaigns on the surrogate and with the real controllers, storing, and deciding.
+
+`surrogate_speedup` compares the two ways to live the same days in this run. The step rate counts the whole loop (plant,
+three controllers, bookkeeping). `ingest_per_s` is what the store takes in synced batches, without any ROS transport;
+`json_per_s` beside it is what encoding alone would allow.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from rmpc_ros.config import load_plant
+from rmpc_ros.config.shipped import shipped_plant
+from rmpc_ros.learning.campaign import ACTIONS, Campaigns, observation_size
+from rmpc_ros.learning.case import LearningCase, learning_case
+from rmpc_ros.learning.day import DayModel, RobustDays
+from rmpc_ros.learning.policy import KINDS, Actor, Policy
+from rmpc_ros.learning.scenario import draw_scenarios
+from rmpc_ros.learning.store import TransitionStore
+from rmpc_ros.learning.surrogate import identify_surrogate
+from rmpc_ros.learning.targets import Targets
+from rmpc_ros.learning.transition import Transition
+from rmpc_ros.studies.registry import Settings, Study
+
+
+def run(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Measure; CPU time of this process except for the store, where the disk's time counts too."""
+    del folder
+    case = learning_case(load_plant(shipped_plant(settings["plant"])))
+    days = RobustDays(case)
+    surrogate = identify_surrogate(case, days, seed=0, windows=settings["windows"])
+    before = days.steps
+    robust = _days_per_second(case, days.targets, days, 1, settings["days"])
+    steps = days.steps - before
+    quick = _days_per_second(case, days.targets, surrogate, settings["campaigns"], case.learning.campaign.days)
+    batch = _transitions(settings["batch"])
+    ingest, encode = _ingest_per_second(batch, settings["batches"])
+    policies = {
+        kind: _policy_ms(case, Actor(kind, len(case.agents), observation_size(case), ACTIONS)) for kind in KINDS
+    }
+    agents = len(case.agents)
+    return dict(settings) | {
+        "surrogate_agent_steps_per_s": quick * agents,
+        "mpc_plant_steps_per_s": robust * steps / settings["days"],
+        "surrogate_speedup": quick / robust,
+        "ingest_per_s": ingest,
+        "json_per_s": encode,
+        "policy_ms": max(policies.values()),
+        "policy_ms_by_kind": policies,
+        "clock": "CPU time of this process; ingest: wall time, every batch synced to disk",
+    }
+
+
+def _days_per_second(case: LearningCase, targets: Targets, model: DayModel, count: int, days: int) -> float:
+    campaigns = Campaigns(case, targets, model, draw_scenarios(case, range(count)))
+    campaigns.reset()
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (days, count, len(case.agents), ACTIONS))
+    began = time.process_time()
+    for day in range(days):
+        campaigns.step(actions[day])
+    return count * days / (time.process_time() - began)
+
+
+def _transitions(count: int) -> list[Transition]:
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((count, 12))
+    names = ("product", "steam", "emissions", "quality", "violation", "catalyst")
+    return [
+        Transition("a", k, v[:3], v[3:6], v[6:7], {"b": v[:3], "c": v[3:6]}, v[9:], dict.fromkeys(names, float(v[0])))
+        for k, v in enumerate(x)
+    ]
+
+
+def _ingest_per_second(batch: list[Transition], batches: int) -> tuple[float, float]:
+    with TemporaryDirectory() as folder, TransitionStore(Path(folder) / "store.db") as store:
+        began = time.perf_counter()
+        for k in range(batches):
+            store.insert(f"run{k}", batch)
+        stored = batches * len(batch) / (time.perf_counter() - began)
+        assert len(store) == batches * len(batch)
+    vectors = ("state", "next_state", "input", "disturbance")
+    plain = [
+        {name: getattr(t, name).tolist() for name in vectors}
+        | {"neighbours": {name: x.tolist() for name, x in t.neighbours.items()}, "rewards": dict(t.rewards)}
+        for t in batch
+    ]
+    began = time.perf_counter()
+    for content in plain:
+        json.dumps(content)
+    return stored, len(plain) / (time.perf_counter() - began)
+
+
+def _policy_ms(case: LearningCase, actor: Actor) -> float:
+    """Median time of one call for all agents together."""
+    generator = np.random.default_rng(0)
+    policy = Policy(case.config.plant.name, actor, generator.standard_normal(actor.size))
+    observations = generator.standard_normal((200, actor.agents, actor.observations))
+    times = []
+    for row in observations:
+        began = time.perf_counter()
+        policy.act(row)
+        times.append(time.perf_counter() - began)
+    return 1e3 * float(np.median(times))
+
+
+def table(result: dict[str, Any]) -> Iterable[str]:
+    """Lines for people."""
+    yield f"surrogate   {result['surrogate_agent_steps_per_s']:12.0f} agent-steps/s"
+    yield f"real MPC    {result['mpc_plant_steps_per_s']:12.0f} plant steps/s"
+    yield f"ratio       {result['surrogate_speedup']:12.0f} times as many days per second"
+    yield f"store       {result['ingest_per_s']:12.0f} transitions/s (JSON alone: {result['json_per_s']:.0f}/s)"
+    yield f"policy      {result['policy_ms']:12.3f} ms"
+
+
+STUDY = Study(
+    {
+        "plant": "reactor_separator_campaign",
+        "windows": 40,
+        "days": 15,
+        "campaigns": 500,
+        "batch": 500,
+        "batches": 10,
+    },
+    run,
+    table,
+)
