@@ -122,7 +122,10 @@ def node_specs(
     if only:
         return agents
     pace = config.simulation.speed if speed is None else speed
-    steps = round((config.simulation.duration if duration is None else duration) / config.period)
+    length = config.simulation.duration if duration is None else duration
+    if length < config.period:  # no steps would mean steps without end
+        raise ConfigError(f"duration = {length:g} s; give at least one period of '{plant_file}', {config.period:g} s")
+    steps = round(length / config.period)
     around = [NodeSpec("monitor", "monitor", base, dict(common))]
     if bag is not None:
         around.insert(0, NodeSpec("recorder", "recorder", base, {**common, "bag": str(bag)}))

@@ -63,3 +63,8 @@ def test_the_summary_holds_what_a_report_needs(config: PlantConfig) -> None:
     assert [s["name"] for s in agent["states"]] == ["xA1", "xB1", "T1"]
     assert agent["transform"] == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
     assert agent["states"][2]["upper"] - agent["states"][2]["lower"] == pytest.approx(20.0)
+
+
+def test_a_run_shorter_than_a_period_is_refused_not_run_without_end() -> None:
+    with pytest.raises(ConfigError, match="at least one period"):
+        bringup.node_specs(load_plant(FILE), FILE, run="r", duration=10.0)

@@ -114,6 +114,14 @@ CASES = {
     "missing section": ("controller:", "controler:", "did you mean 'controller'"),
     "missing key": ("  period: 36 s\n", "", "plant.period: is missing"),
     "unknown disturbance": ("T20: {kind", "T21: {kind", "simulation.disturbances.T21: no such disturbance"),
+    "a mode that no node runs": ("mode: cooperative", "mode: pid", "do not run it; they run robust or cooperative"),
+    "set point outside": ("  horizon: 12\n", "  horizon: 12\n  setpoint: {T1: 600}\n", "outside the state's limits"),
+    "safe input outside": (
+        "  horizon: 12\n",
+        "  horizon: 12\n  safe_inputs: {Q1: 1.0e9}\n",
+        "outside the input's limits",
+    ),
+    "shorter than a period": ("duration: 2 h", "duration: 10 s", "at least one period"),
     "a list, not a mapping": ("disturbances:\n    T10: {kind", "disturbances: []\n    #T10: {kind", ""),
 }
 
@@ -356,3 +364,12 @@ def test_a_mangled_file_is_read_or_refused_in_one_line(seed: int) -> None:
     except ConfigError as error:
         assert str(error).startswith("mangled.yaml:")
         assert "\n" not in str(error)
+
+
+def test_a_set_that_cannot_be_made_is_said_to_be_the_controllers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "plant.yaml"
+    text = REACTOR.replace("set: {family: box}", "set: {family: nosuch, parameters: {a: 1}}")
+    assert text != REACTOR
+    file.write_text(text, encoding="utf-8")
+    assert main(["check", str(file)]) == 1
+    assert "controller.set: set family 'nosuch' is unknown" in capsys.readouterr().err

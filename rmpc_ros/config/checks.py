@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 COUPLING = 1e-9
 """Share of an agent's limit that an unlisted agent may move it by, within its own limits and one period."""
 
+NODE_MODES = ("robust", "cooperative")
+"""What the agents' nodes run; the other modes have loops of their own in the studies."""
+
 
 def structural(config: PlantConfig) -> list[Problem]:
     """Problems visible in the file alone."""
@@ -30,6 +33,7 @@ def structural(config: PlantConfig) -> list[Problem]:
         *_ownership(config),
         *(p for name, agent in config.agents.items() for p in _agent(config, name, agent)),
         *_references(config),
+        *_modes(config),
         *_wiring(config),
     ]
 
@@ -211,6 +215,17 @@ def _references(config: PlantConfig) -> Iterator[Problem]:
             yield Problem(("simulation", "faults", n, "end"), f"a fault ends after it begins at {fault.begin:g} s")
 
 
+def _modes(config: PlantConfig) -> Iterator[Problem]:
+    """A mode that nothing runs must not be taken for another one; a run is at least one period."""
+    written: list[tuple[KeyPath, str | None]] = [(("controller", "mode"), config.controller.mode)]
+    written += [(("agents", name, "mode"), agent.mode) for name, agent in config.agents.items()]
+    for path, mode in written:
+        if mode is not None and mode not in NODE_MODES:
+            yield Problem(path, f"the agents' nodes do not run it; they run {' or '.join(NODE_MODES)}")
+    if config.simulation.duration < config.plant.period:
+        yield Problem(("simulation", "duration"), f"it must be at least one period, here {config.plant.period:g} s")
+
+
 def _wiring(config: PlantConfig) -> Iterator[Problem]:
     """Sensors read own states, actuators take own inputs, and no topic or input is claimed by two actuators."""
     topics: dict[str, str] = {}
@@ -292,6 +307,18 @@ def _limits_and_start(config: PlantConfig) -> Iterator[Problem]:
                 yield Problem(
                     ("agents", name, "states", key, "initial"),
                     f"the initial state {value:.6g} is outside its limits [{low:.6g}, {high:.6g}]",
+                )
+        for key, low, high in zip(agent.states, lower, upper, strict=True):
+            wanted = config.controller.setpoint.get(key)
+            if wanted is not None and not low <= wanted <= high:
+                yield Problem(
+                    ("controller", "setpoint", key), f"it is outside the state's limits [{low:.6g}, {high:.6g}]"
+                )
+        for key, low, high in zip(agent.inputs, *config.input_limits(name), strict=True):
+            safe = config.controller.safe_inputs.get(key)
+            if safe is not None and not low <= safe <= high:
+                yield Problem(
+                    ("controller", "safe_inputs", key), f"it is outside the input's limits [{low:.6g}, {high:.6g}]"
                 )
         inside = np.all((lower <= config.initial_state(name)) & (config.initial_state(name) <= upper))
         H, h = config.limit_rows(name) if centred and inside else (np.zeros((0, len(lower))), np.zeros(0))

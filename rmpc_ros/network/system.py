@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_discrete_lyapunov
 
 from rmpc_ros.config import PlantConfig
-from rmpc_ros.errors import ConfigError
+from rmpc_ros.errors import ConfigError, SetError
 from rmpc_ros.models.error_bound import MOST_VERTICES, model_error_bound
 from rmpc_ros.models.linear import LinearNetwork
 from rmpc_ros.mpc.local import Cost, LocalModel
@@ -319,7 +319,10 @@ def _disturbance_set(config: PlantConfig) -> UncertaintySet:
         if chosen.family != "box":
             raise ConfigError(f"controller.set: family '{chosen.family}' needs parameters; only 'box' has a default")
         return Box(lower - nominal, upper - nominal)
-    members = UncertaintySet.from_dict({"family": chosen.family, **chosen.parameters})
+    try:
+        members = UncertaintySet.from_dict({"family": chosen.family, **chosen.parameters})
+    except SetError as error:
+        raise ConfigError(f"controller.set: {error}") from error
     if members.dim != nominal.size:
         raise ConfigError(
             f"controller.set: the {chosen.family} has dimension {members.dim}; the plant has {nominal.size} "
