@@ -343,6 +343,10 @@ def test_evaluation_is_paired_and_prints_one_object(
         for name in ("published", "learned_affine"):  # both zero here: the same as the reference, seed by seed
             assert rows[name]["gain_over_best_constant"] == pytest.approx(0.0, abs=1e-3)
         assert all(row["violation_hours"] == 0 and row["promises_broken"] == 0 for row in rows.values())
+    shared = evaluate(plant, policy, 2, workers=2)
+    for label in ("campaign", "harsh"):
+        for name, row in shared[label].items():
+            assert row["profit_per_hour"] == pytest.approx(result[label][name]["profit_per_hour"], abs=1e-2)
     with pytest.raises(DataError, match="at least 2"):
         evaluate(plant, policy, 1)
     with pytest.raises(DataError, match="is for plant"):
