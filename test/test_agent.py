@@ -60,7 +60,7 @@ def simulate(config, agents, steps, seed=0, act=None, forecasts=None, deliver=la
     return history
 
 
-@pytest.mark.parametrize("form", ["fixed", "toeplitz", "full"])
+@pytest.mark.parametrize("form", ["fixed", "toeplitz", "full", "two_rate"])
 def test_every_feedback_form_keeps_limits_and_promises_at_the_vertices(config, designs, form):
     horizon = 12 if form == "fixed" else 5
     agents = with_form(designs, form, horizon)

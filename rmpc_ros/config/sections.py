@@ -251,7 +251,7 @@ class Controller(Section):
 
     mode: Mode = "cooperative"
     horizon: Count = 12
-    feedback: Literal["fixed", "toeplitz", "full", "union"] = "fixed"
+    feedback: Literal["fixed", "toeplitz", "full", "two_rate", "union"] = "fixed"
     cost: Cost = Cost()
     setpoint: dict[Name, Number] = {}
     set: DisturbanceSet = DisturbanceSet()

@@ -21,9 +21,10 @@ from rmpc_ros.network.forecast import ForecastSet
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 if TYPE_CHECKING:  # its mixed-integer machinery takes a second to import: only who chooses it pays
+    from rmpc_ros.mpc.two_rate import TwoRateController
     from rmpc_ros.mpc.union_feedback import UnionFeedback
 
-Controller: TypeAlias = Union[FixedFeedback, AffineFeedback, "UnionFeedback"]
+Controller: TypeAlias = Union[FixedFeedback, AffineFeedback, "TwoRateController", "UnionFeedback"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class AgentDesign:
 
     Attributes
     ----------
-    name, period (s), horizon, form ("fixed", "toeplitz", "full", "union")
+    name, period (s), horizon, form ("fixed", "toeplitz", "full", "two_rate", "union")
     state_names, input_names : physical
     names : promised quantities, (nx + nu,)
     transform : (nx, nx) coordinates of physical states
@@ -157,6 +158,10 @@ class AgentDesign:
             from rmpc_ros.mpc.union_feedback import UnionFeedback
 
             return UnionFeedback(self.model, self.cost, self.horizon)
+        if self.form == "two_rate":
+            from rmpc_ros.mpc.two_rate import TwoRateController
+
+            return TwoRateController(self.model, self.cost, self.horizon)
         return AffineFeedback(self.model, self.cost, self.horizon, toeplitz=self.form == "toeplitz")
 
     # -- units --------------------------------------------------------------------------------------------------------
