@@ -117,3 +117,14 @@ def test_conic_tests_of_the_independent_set_lie_between_the_data_and_the_box(tes
     value = float(shown.support([1.0, 1.0]))
     assert 0 < value < 2 - 1e-3
     assert bool(shown.contains(shown.maximiser([1.0, 1.0]), 1e-5))
+
+
+@pytest.mark.parametrize("name", ["nowhere/x.png", "x.nosuch"])
+def test_a_picture_that_cannot_be_written_is_one_line(name, tmp_path, capsys):
+    data = tmp_path / "d.csv"
+    data.write_text(
+        "a,b\n" + "".join(f"{i * 0.37 % 1:.4f},{i * i * 0.11 % 1:.4f}\n" for i in range(100)), encoding="utf-8"
+    )
+    words = ["fit", str(data), "--family", "box", "--epsilon", ".2", "--confidence", ".8"]
+    assert cli.main([*words, "--plot", str(tmp_path / name)]) == 1
+    assert "the picture cannot be written" in capsys.readouterr().err

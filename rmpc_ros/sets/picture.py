@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from rmpc_ros.errors import DataError
 from rmpc_ros.sets.base import Matrix, UncertaintySet
 
 
@@ -27,7 +28,13 @@ def outline(axis: Any, shown: UncertaintySet, axes: tuple[int, int] = (0, 1), la
 
 
 def draw(shown: UncertaintySet, path: Path, data: Matrix | None = None, columns: tuple[str, ...] = ()) -> None:
-    """Write a picture of a set (and its data) to `path`; three components or more: all pairs of the first four."""
+    """Write a picture of a set (and its data) to `path`; three components or more: all pairs of the first four.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written, or its ending names no kind of picture.
+    """
     d = shown.dim
     names = columns or tuple(f"u{i + 1}" for i in range(d))
     pairs = [(0, 0)] if d == 1 else [(i, j) for i in range(min(d, 4)) for j in range(i + 1, min(d, 4))]
@@ -44,5 +51,9 @@ def draw(shown: UncertaintySet, path: Path, data: Matrix | None = None, columns:
         axis.set_xlabel(names[i])
         axis.set_ylabel("" if d == 1 else names[j])
         axis.legend(loc="upper right", fontsize=8)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: the picture cannot be written: {error}") from error
+    finally:
+        plt.close(figure)
