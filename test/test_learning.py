@@ -322,8 +322,24 @@ def test_no_constant_of_the_grid_beats_the_best_constant(
     assert values[0] >= values[1:].max() - 2.0
 
 
-def test_training_and_held_out_campaigns_never_meet() -> None:
-    assert TRAINING_SEEDS > 100_000
+def test_training_and_held_out_campaigns_never_meet(
+    case: LearningCase, days: RobustDays, surrogate: Surrogate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+
+    def spy(case: LearningCase, seeds: list[int], harsh: bool = False):
+        drawn.extend(seeds)
+        return draw_scenarios(case, seeds, harsh)
+
+    monkeypatch.setattr("rmpc_ros.learning.train.draw_scenarios", spy)
+    actor = Actor("constant", 3, observation_size(case), ACTIONS)
+    objective = campaign_objective(case, days.targets, surrogate, actor, 8)
+    for seed in range(3):
+        objective(np.zeros((2, actor.size)), np.random.default_rng(seed))
+    assert len(set(drawn)) == 24
+    assert min(drawn) >= TRAINING_SEEDS
+    with pytest.raises(DataError, match="training"):
+        evaluate(Path("any.yaml"), Policy("p", actor, np.zeros(actor.size)), TRAINING_SEEDS + 1)
 
 
 # -- evaluation --------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from rmpc_ros.learning.policy import Policy
 from rmpc_ros.learning.scenario import draw_scenarios
 from rmpc_ros.learning.surrogate import Surrogate
 from rmpc_ros.learning.targets import Targets
+from rmpc_ros.learning.train import TRAINING_SEEDS
 
 Array = NDArray[np.float64]
 Act = Callable[[Array, Campaigns], Array]
@@ -187,10 +188,12 @@ def evaluate(plant: Path, policy: Policy, seeds: int, workers: int = 1) -> dict[
     Raises
     ------
     DataError
-        Fewer than two seeds, or the policy belongs to another plant.
+        Fewer than two seeds, as many as reach training seeds, or the policy belongs to another plant.
     """
     if seeds < 2:
         raise DataError(f"seeds = {seeds}: confidence intervals need at least 2")
+    if seeds > TRAINING_SEEDS:
+        raise DataError(f"seeds = {seeds}: from {TRAINING_SEEDS} on they are training campaigns")
     jobs = [(seed, harsh) for seed in range(seeds) for harsh in (False, True)]
     rows: list[Row] = []
     if workers == 1:
