@@ -87,3 +87,11 @@ def test_wired_values_drive_the_step_they_came_in() -> None:
     side.wired(3, np.array([0.6]))
     assert side.input(3, np.array([0.0])) == (np.array([0.6]), "agent")
     assert side.input(4, np.array([0.0]))[1] == "plan"
+
+
+def test_a_second_command_of_a_step_brings_its_own_plan() -> None:
+    side = ActuatorSide(LOW, HIGH, SAFE)
+    side.command(command(2, 0.3, gain=-0.5))
+    side.command(command(2, 0.4, gain=-0.1))  # the agent came back within the step and planned anew
+    assert side.input(2, np.array([0.0])) == (0.4, "agent")
+    assert side.input(3, np.array([1.0])) == (0.1 - 0.1, "plan")

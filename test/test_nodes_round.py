@@ -139,3 +139,16 @@ def test_the_actuators_word_about_the_step_before_is_waited_for_but_not_for_ever
     assert not r.due(0.5)
     assert r.due(1.0)
     assert r.take().applied is None  # nobody knows whether the last command is in force
+
+
+def test_a_first_promise_of_a_later_step_waits_for_that_step() -> None:
+    r = Round(("n1",), 1.0)
+    r.promise(promise("n1", 7))  # this agent lags: it decides 6 when it first hears of its neighbour
+    r.measurement("n1", 6, X)
+    r.own(6, X, 0.0)
+    assert r.due(2.0)
+    assert r.take().promises == ()
+    r.own(7, X, 2.0)
+    r.measurement("n1", 7, X)
+    assert r.due(4.0)
+    assert [p.step for p in r.take().promises] == [7]

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rmpc_ros.mpc.backup import PlanFollower
+from rmpc_ros.mpc.backup import BackupPlan, PlanFollower
 from rmpc_ros.nodes.convert import Command
 
 Vector = NDArray[np.float64]
@@ -42,7 +42,7 @@ class ActuatorSide:
         """Take a command (and its plan) over; an older one than the newest is ignored."""
         if self._command is not None and command.step < self._command.step:
             return
-        if self._follower is None or command.plan.step != self._follower.plan.step:
+        if self._follower is None or not _same_plan(command.plan, self._follower.plan):
             self._follower = PlanFollower(command.plan)
         self._command = command
 
@@ -77,3 +77,11 @@ class ActuatorSide:
         plan = self._follower.plan
         t = step - plan.step
         return (plan.nominal_inputs[t] if t < plan.horizon else plan.terminal_input), "nominal"
+
+
+def _same_plan(one: BackupPlan, other: BackupPlan) -> bool:
+    """Whether a repeated command repeats its plan too: an agent that comes back within a step may send another."""
+    return one.step == other.step and all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("nominal_inputs", "nominal_states", "gain", "memory_gain", "terminal_state", "terminal_input")
+    )

@@ -172,7 +172,9 @@ class AgentNode(ManagedNode):
     # -- messages in --------------------------------------------------------------------------------------------------
     def _on_measurement(self, message: Measurement) -> None:
         try:
-            heard = convert.measurement_from(message, self.peers, self._window(first_step=max(self.round.done, 0)))
+            heard = convert.measurement_from(
+                message, self.peers, self._window(first_step=max(self.round.done, self._promise.step, 0))
+            )
         except MessageError as error:
             self.diagnostics.reject(str(error))
             step = int(message.step)
@@ -221,7 +223,10 @@ class AgentNode(ManagedNode):
     def _window(self, first_step: int = 0) -> Window:
         """Stamps may be ahead of this node's clock by a little: /clock and the message take different ways."""
         now = self._now()
-        return Window(first_step=first_step, latest=now + AHEAD * self.config.period if now > 0 else np.inf)
+        if now <= 0:
+            return Window(first_step=first_step)
+        latest = now + AHEAD * self.config.period
+        return Window(first_step=first_step, last_step=int(latest / self.config.period), latest=latest)
 
     def _on_get_policy(self, _: Any, response: Any) -> Any:
         decided = self._last is not None
@@ -257,6 +262,11 @@ class AgentNode(ManagedNode):
         now = self._now() / self.config.period
         step = int(now)
         if not self._begun or step <= self.round.done or now - step < PHASE:
+            return
+        if step < self._promise.step:
+            self.diagnostics.say(
+                "journal", ERROR, "the journal's promise lies in the future of this clock", promised=self._promise.step
+            )
             return
         state = self.readings.fresh(self._now() - FRESH * self.config.period)
         if state is None:

@@ -222,7 +222,7 @@ class PlantNode(ManagedNode):
 
     def _on_command(self, name: str, message: Command) -> None:
         lockstep = self.values["timing"] == "lockstep"
-        window = Window(self.k, self.k) if lockstep else Window(max(self.k - 1, 0), self.k + 1)
+        window = Window(self.k, self.k) if lockstep else Window(max(self.k - 1, 0), self.k)
         try:
             command = convert.command_from(message, Peers(self.peers.run, {name: self.peers.agents[name]}), window)
         except MessageError as error:

@@ -122,9 +122,9 @@ class Round:
         step, state, _ = self._own
         missing = self.missing(step)
         self.silent |= {agent for agent in missing if self._newest.get(agent, -1) < step - 1}
-        usable = self._in_order(self._first + [f for f in self._held if f.step < step])
+        usable = self._in_order([f for f in self._first if f.step <= step] + [f for f in self._held if f.step < step])
         self._held = [f for f in self._held if f.step >= step]
-        self._first = []
+        self._first = [f for f in self._first if f.step > step]  # of a step to come: nothing is known about this one
         self._done = step
         states = {agent: values for agent, (at, values) in self._measured.items() if at == step}
         applied = self._applied[1] if self._applied[0] == step - 1 else None
