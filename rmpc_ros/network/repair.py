@@ -2,7 +2,8 @@
 
 Averages of half-agreed sets are usually infeasible where agents affect each other both ways, and widening all of them
 uniformly fails. The repair first asks whether the sets hold as they are. If not, it widens only what is too narrow,
-where it is: with all sets published, each agent solves its own problem with the received sets fixed and its own growing,
+where it is: with all sets published, each agent solves its own problem with the received sets fixed and its own
+growing,
 
     min  f_i + penalty * sum of growth   s.t.  received sets as published,  own y >= published y,  own z as published.
 
@@ -23,13 +24,13 @@ from rmpc_ros.errors import ConfigError, InfeasibleError
 from rmpc_ros.network.admm import Negotiation
 from rmpc_ros.network.affine_table import Integers, Vector
 from rmpc_ros.network.design import NetworkDesign, cost_value, read_policy, read_sets
-from rmpc_ros.network.program_solve import ProgramData, solve
+from rmpc_ros.network.program_solve import solve
 from rmpc_ros.network.set_form import ScaledForm
 
 
 @dataclass(frozen=True)
 class RepairOptions:
-    """Attributes: rounds of widening, price of growth in units of the largest cost coefficient, growth below which sets count as kept."""
+    """Rounds of widening, price of growth over the largest cost coefficient, growth below which sets count as kept."""
 
     rounds: int = 12
     penalty: float = 300.0
