@@ -83,7 +83,7 @@ def run(
             speak(plant.k, plant)
 
     plant.sim.step = step  # type: ignore[method-assign]
-    until = time.monotonic() + 60
+    until = time.monotonic() + 150  # the plant begins after 60 s even if the graph still shows nodes of the test before
     while plant.exit_status is None and time.monotonic() < until:
         executor.spin_once(timeout_sec=0.1)
     for _ in range(200):  # what is still on its way
@@ -203,6 +203,17 @@ def test_a_wrong_parameter_is_one_clear_error(changes: dict[str, Any], words: st
     import re
 
     assert re.search(words, capfd.readouterr().err)
+
+
+def test_on_the_clock_every_state_needs_a_sensor(tmp_path: Path, capfd: Any) -> None:
+    text = FILE.read_text(encoding="utf-8")
+    unwired = tmp_path / "plant.yaml"
+    unwired.write_text(text.replace("      - {topic: xA, type: std_msgs/Float64, state: xA1}\n", ""), encoding="utf-8")
+    spec = bringup.node_specs(load_plant(unwired), unwired, run="r")[0]
+    node = make(spec, timing="free")
+    assert not node.start()
+    node.destroy_node()
+    assert "needs a sensor for xA1" in capfd.readouterr().err
 
 
 def test_a_parameter_out_of_its_range_is_refused_with_what_is_allowed() -> None:

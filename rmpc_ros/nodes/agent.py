@@ -104,6 +104,8 @@ class AgentNode(ManagedNode):
         own = f"agent {self.agent}"
         self._sensors = [Wire(s, list(self.spec.states), f"{own}, sensor {s.topic}") for s in self.spec.sensors]
         self._actuators = [Wire(a, list(self.spec.inputs), f"{own}, actuator {a.topic}") for a in self.spec.actuators]
+        if self.values["timing"] == "free":
+            self._refuse_unwired()
         self._command = self.create_publisher(Command, "command", qos.STEP)
         self._forecast = self.create_publisher(ForecastSet, "forecast", qos.PROMISE)
         self._report = self.create_publisher(AgentReport, "report", qos.REPORT)
@@ -113,6 +115,19 @@ class AgentNode(ManagedNode):
         self._measured = (
             self.create_publisher(Measurement, "measurement", qos.STEP) if self.values["timing"] == "free" else None
         )
+
+    def _refuse_unwired(self) -> None:
+        """On the clock the wired topics are all an agent has: every state needs a sensor, every input an actuator."""
+        for what, names, wires in (
+            ("sensor", self.spec.states, self._sensors),
+            ("actuator", self.spec.inputs, self._actuators),
+        ):
+            missing = [name for name in names if name not in {wire.target for wire in wires}]
+            if missing:
+                raise ConfigError(
+                    f"agents.{self.agent}.{what}s: timing 'free' needs a {what} for {', '.join(missing)}; add one, or "
+                    "run in lockstep"
+                )
 
     # -- activate -----------------------------------------------------------------------------------------------------
     def open(self) -> None:
