@@ -11,7 +11,7 @@ from rmpc_ros.srv import GetPolicy
 
 from rmpc_ros.errors import MessageError
 from rmpc_ros.mpc.backup import BackupPlan
-from rmpc_ros.network.agent import StepReport
+from rmpc_ros.network.decision import StepReport
 from rmpc_ros.network.forecast import ForecastSet
 from rmpc_ros.nodes import convert
 from rmpc_ros.nodes.checks import Layout, Peers, Window

@@ -17,8 +17,9 @@ from rmpc_ros.config import PlantConfig
 from rmpc_ros.learning.case import LearningCase
 from rmpc_ros.learning.targets import Targets, certified_targets
 from rmpc_ros.models.nonlinear import NonlinearModel
-from rmpc_ros.network.agent import Agent, Decision
+from rmpc_ros.network.agent import Agent
 from rmpc_ros.network.closed_loop import run
+from rmpc_ros.network.decision import Decision
 from rmpc_ros.network.system import design_agents, design_network
 from rmpc_ros.plants.simulation import Plant
 

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,52 +23,12 @@ from rmpc_ros.errors import DataError, PromiseError, SolverError
 from rmpc_ros.mpc.backup import BackupPlan, PlanFollower, memory_as_state_feedback
 from rmpc_ros.mpc.local import LocalPlan, Matrix, Vector
 from rmpc_ros.mpc.soft import SoftBackup
-from rmpc_ros.network.agent_design import AgentDesign, NeighbourDesign
+from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.network.commitment import check_successor
+from rmpc_ros.network.decision import Decision, Mode, StepReport
 from rmpc_ros.network.forecast import ForecastSet
 
-Mode = Literal["optimal", "certified", "backup", "safe"]
-MODES: tuple[Mode, ...] = ("optimal", "certified", "backup", "safe")
 TOLERANCE = 1e-6  # of a promise, relative to the terminal half-width
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What a step tells the world.
-
-    Attributes
-    ----------
-    mode : see the module
-    solver_status : "optimal", or the solver's own word
-    solve_ms, step_ms : wall time of the solver and of the whole step
-    cost : stage cost at the measured state and chosen input, normalised
-    margins : per limited quantity, distance to the nearer limit over half the range (1 centre, 0 at it, < 0 violated)
-    promise_width : (N, nx) promised half-width of each coordinate over the distance to its limit, t = 1..N
-    promise_kept : the measured state lies in the promise made before
-    reason : why the mode is not optimal; empty when it is
-    """
-
-    mode: Mode
-    solver_status: str
-    solve_ms: float
-    step_ms: float
-    cost: float
-    margins: dict[str, float]
-    promise_width: Matrix
-    promise_kept: bool
-    reason: str
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Result of a step: input (nu,) for the actuators, promise for the neighbours, plan for the actuator side."""
-
-    step: int
-    mode: Mode
-    input: Vector
-    forecast: ForecastSet
-    plan: BackupPlan
-    report: StepReport
 
 
 class Agent:
@@ -415,6 +374,3 @@ def _reach(plan: LocalPlan) -> tuple[Matrix, Matrix]:
 
 def _shown(values: Vector) -> str:
     return "(" + ", ".join(f"{v:.5g}" for v in values) + ")"
-
-
-__all__ = ["MODES", "Agent", "AgentDesign", "Decision", "NeighbourDesign", "StepReport"]

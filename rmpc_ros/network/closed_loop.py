@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from rmpc_ros.errors import PromiseError
 from rmpc_ros.mpc.local import Matrix, Vector
-from rmpc_ros.network.agent import MODES, Agent, Decision
+from rmpc_ros.network.agent import Agent
 from rmpc_ros.network.channel import Channel, Faults
+from rmpc_ros.network.decision import MODES, Decision
 from rmpc_ros.network.nominal import NominalAgent
 
 

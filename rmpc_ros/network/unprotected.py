@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from rmpc_ros.mpc.local import LocalPlan, Matrix
-from rmpc_ros.network.agent import Agent, Mode
+from rmpc_ros.network.agent import Agent
+from rmpc_ros.network.decision import Mode
 from rmpc_ros.network.forecast import ForecastSet
 from rmpc_ros.network.nominal import WIDE, coordinate_limits
 

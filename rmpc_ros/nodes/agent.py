@@ -26,12 +26,14 @@ from rmpc_ros.config import load_plant
 from rmpc_ros.errors import ConfigError, DataError, MessageError, PromiseError
 from rmpc_ros.msg import AgentReport, Command, ForecastSet, Measurement
 from rmpc_ros.network import forecast as core
-from rmpc_ros.network.agent import MODES, Agent, Decision
+from rmpc_ros.network.agent import Agent
 from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.network.carry import carried
+from rmpc_ros.network.decision import MODES, Decision
 from rmpc_ros.network.journal import Journal, decode, encode, facts_of
 from rmpc_ros.network.system import design_agents
 from rmpc_ros.nodes import convert, qos
+from rmpc_ros.nodes.agent_part import AgentPart
 from rmpc_ros.nodes.checks import Layout, Peers, Window
 from rmpc_ros.nodes.diagnostics import ERROR, OK, WARN
 from rmpc_ros.nodes.managed import ManagedNode
@@ -112,6 +114,7 @@ class AgentNode(ManagedNode):
         self._outputs = [self.create_publisher(wire.kind, wire.topic, qos.SENSOR) for wire in self._actuators]
         self._last: tuple[int, Any, Any] | None = None
         self._policy = self.create_service(GetPolicy, "~/get_policy", self._on_get_policy)
+        self.parts: list[AgentPart] = []
         self._measured = (
             self.create_publisher(Measurement, "measurement", qos.STEP) if self.values["timing"] == "free" else None
         )
@@ -144,6 +147,9 @@ class AgentNode(ManagedNode):
             self.listen(ForecastSet, f"{self.base}/{name}/forecast", partial(self._on_forecast, name), qos.PROMISE)
             self.listen(Measurement, f"{self.base}/{name}/measurement", partial(self._on_neighbour, name), qos.STEP_NOW)
         self._opened, self._begun = time.monotonic(), False
+        self._pending: tuple[Inputs, float] | None = None
+        for part in self.parts:
+            part.open()
         if self.values["timing"] == "lockstep":
             self.listen(Measurement, "applied", self._on_applied, qos.STEP_NOW)
             return
@@ -156,6 +162,8 @@ class AgentNode(ManagedNode):
     def close(self) -> None:
         """Stop listening; the promise stays in force."""
         self.drain(self._report)
+        for part in self.parts:
+            part.close()
         self.deafen()
         if self.values["timing"] == "free":
             self.destroy_timer(self._clock_timer)
@@ -253,6 +261,8 @@ class AgentNode(ManagedNode):
         """Bounded waiting, and this node's line on /diagnostics."""
         if not self._begun:
             self._begin_when_heard(now)
+        for part in self.parts:
+            part.tick(now)
         self._decide_when_due()
         self._say_how_it_goes()
 
@@ -268,9 +278,21 @@ class AgentNode(ManagedNode):
             self.listen(Measurement, "measurement", self._on_measurement, qos.STEP_NOW)
 
     def _decide_when_due(self) -> None:
-        if self.values["timing"] == "lockstep" and self.round.due(time.monotonic()):
+        if self._pending is None and self.values["timing"] == "lockstep" and self.round.due(time.monotonic()):
             began = self.round.arrived()
-            self._decide(self.round.take(), began)
+            self._prepare(self.round.take(), began)
+        self.go_on()
+
+    def _prepare(self, inputs: Inputs, began: float) -> None:
+        self._pending = inputs, began
+        for part in self.parts:
+            part.prepare(inputs)
+
+    def go_on(self) -> None:
+        """Decide the step that is prepared, once every part is ready."""
+        if self._pending is not None and all(part.ready(time.monotonic()) for part in self.parts):
+            (inputs, began), self._pending = self._pending, None
+            self._decide(inputs, began)
 
     def _on_clock(self) -> None:
         """Free-running: decide once per period, at its phase."""
@@ -294,7 +316,8 @@ class AgentNode(ManagedNode):
         measured = convert.Measurement(self.agent, step, state)
         self._measured.publish(convert.measurement_message(measured, self.layout, self._stamp(), self.run))
         self.round.own(step, state, time.monotonic())
-        self._decide(self.round.take(), time.monotonic())
+        self._prepare(self.round.take(), time.monotonic())
+        self.go_on()
 
     # -- the step -----------------------------------------------------------------------------------------------------
     def _decide(self, inputs: Inputs, began: float) -> None:
@@ -311,6 +334,8 @@ class AgentNode(ManagedNode):
         command = self._act(decision)
         promise = self._commit(decision, self._in_force(inputs))
         self._tell(decision, command, promise, began)
+        for part in self.parts:
+            part.decided(decision, inputs)
 
     def _in_force(self, inputs: Inputs) -> bool:
         """Whether what this agent commands is what its actuators do."""

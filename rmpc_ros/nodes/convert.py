@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 import rmpc_ros.msg as msg
 from rmpc_ros.errors import MessageError
 from rmpc_ros.mpc.backup import BackupPlan
-from rmpc_ros.network.agent import MODES, Mode, StepReport
+from rmpc_ros.network.decision import MODES, Mode, StepReport
 from rmpc_ros.network.forecast import ForecastSet, Kind
 from rmpc_ros.nodes.checks import ANY_TIME, PERIOD_TOLERANCE, Check, Layout, Peers, Window, packed
 

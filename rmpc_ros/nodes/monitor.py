@@ -20,7 +20,7 @@ from rmpc_ros.config import load_plant
 from rmpc_ros.errors import MessageError
 from rmpc_ros.msg import AgentReport, ForecastSet, Measurement
 from rmpc_ros.network import forecast as core
-from rmpc_ros.network.agent import StepReport
+from rmpc_ros.network.decision import StepReport
 from rmpc_ros.network.system import promised_names
 from rmpc_ros.nodes import convert, qos
 from rmpc_ros.nodes.checks import ANY_TIME, Layout, Peers

@@ -1,0 +1,52 @@
+"""What one control step brings: the input, the new promise, the plan for the actuator side, and a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rmpc_ros.mpc.backup import BackupPlan
+from rmpc_ros.mpc.local import Matrix, Vector
+from rmpc_ros.network.forecast import ForecastSet
+
+Mode = Literal["optimal", "certified", "backup", "safe"]
+MODES: tuple[Mode, ...] = ("optimal", "certified", "backup", "safe")
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step tells the world.
+
+    Attributes
+    ----------
+    mode : see `rmpc_ros.network.agent`
+    solver_status : "optimal", or the solver's own word
+    solve_ms, step_ms : wall time of the solver and of the whole step
+    cost : stage cost at the measured state and chosen input, normalised
+    margins : per limited quantity, distance to the nearer limit over half the range (1 centre, 0 at it, < 0 violated)
+    promise_width : (N, nx) promised half-width of each coordinate over the distance to its limit, t = 1..N
+    promise_kept : the measured state lies in the promise made before
+    reason : why the mode is not optimal; empty when it is
+    """
+
+    mode: Mode
+    solver_status: str
+    solve_ms: float
+    step_ms: float
+    cost: float
+    margins: dict[str, float]
+    promise_width: Matrix
+    promise_kept: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Result of a step: input (nu,) for the actuators, promise for the neighbours, plan for the actuator side."""
+
+    step: int
+    mode: Mode
+    input: Vector
+    forecast: ForecastSet
+    plan: BackupPlan
+    report: StepReport
