@@ -30,6 +30,17 @@ SetWords = Annotated[list[str] | None, typer.Option("--set", help="Settings as k
 OutFolder = Annotated[Path | None, typer.Option("--out", help="Folder for figures [default: runs/<name>].")]
 
 
+def _plant_file(word: str) -> Path:
+    from rmpc_ros.config.shipped import plant_path
+
+    return plant_path(word)
+
+
+PlantFile = Annotated[
+    Path, typer.Argument(parser=_plant_file, metavar="PLANT", help="Plant file, or the name of one that we ship.")
+]
+
+
 def plain(value: Any) -> Any:
     """Turn numpy values into JSON types; numbers that are not finite become null."""
     if isinstance(value, dict):
@@ -117,7 +128,7 @@ def fit(
 @app.command("fit-model")
 def fit_model(
     log: Annotated[Path, typer.Argument(help="CSV log: time in seconds, then a column per state and input.")],
-    plant: Annotated[Path, typer.Argument(help="Plant file.")],
+    plant: PlantFile,
     kind: Annotated[str, typer.Option("--kind", help="Residual: network, inducing or linear.")] = "network",
     parameters: Annotated[str, typer.Option("--parameters", help="Physical parameters to fit, comma-separated.")] = "",
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")] = Path("model.npz"),
@@ -134,7 +145,7 @@ def fit_model(
 
 @app.command()
 def check(
-    plant: Annotated[Path, typer.Argument(help="Plant file.")],
+    plant: PlantFile,
     as_json: JsonFlag = False,
 ) -> None:
     """Say what a plant file means and whether its guarantee exists, or the one thing that is wrong."""
@@ -149,7 +160,7 @@ def check(
 
 @app.command()
 def run(
-    plant: Annotated[Path, typer.Argument(help="Plant file.")],
+    plant: PlantFile,
     duration: Annotated[float | None, typer.Option("--duration", help="Seconds of plant time.")] = None,
     speed: Annotated[str | None, typer.Option("--speed", help="Plant time over wall time, or max.")] = None,
     timing: Annotated[str | None, typer.Option("--timing", help="lockstep or free.")] = None,
@@ -185,7 +196,7 @@ def report(
 
 @app.command()
 def train(
-    plant: Annotated[Path, typer.Argument(help="Plant file with a section 'learning'.")],
+    plant: PlantFile,
     algo: Annotated[str, typer.Option("--algo", help="cem: cross-entropy on the surrogate.")] = "cem",
     actor: Annotated[str, typer.Option("--actor", help="affine, network or constant.")] = "affine",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
@@ -206,7 +217,7 @@ def train(
 
 @app.command()
 def evaluate(
-    plant: Annotated[Path, typer.Argument(help="Plant file the policy was trained for.")],
+    plant: PlantFile,
     policy: Annotated[Path, typer.Option("--policy", help="Policy file.")],
     seeds: Annotated[int, typer.Option("--seeds", help="Held-out campaigns, each mild and harsh.")] = 20,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,

@@ -249,7 +249,7 @@ def test_the_plant_files_of_the_package_have_a_guarantee(plant: str, capsys: pyt
 
 def test_a_file_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture) -> None:
     assert main(["check", "nowhere.yaml"]) == 1
-    assert capsys.readouterr().err == "rmpc: nowhere.yaml: cannot be read: No such file or directory\n"
+    assert capsys.readouterr().err == "rmpc: plant file 'nowhere.yaml': no such file\n"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,22 @@ from pathlib import Path
 from rmpc_ros.errors import ConfigError
 
 
+def plant_path(word: str) -> Path:
+    """Plant file that a user means: a path, or the name of one that comes with the package.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file and none of that name comes with the package.
+    """
+    path = Path(word).expanduser()
+    if path.is_file():
+        return path.resolve()
+    if path.suffix or len(path.parts) > 1:
+        raise ConfigError(f"plant file '{word}': no such file")
+    return shipped_plant(word)
+
+
 def shipped_plant(name: str) -> Path:
     """Path of `config/<name>.yaml`.
 

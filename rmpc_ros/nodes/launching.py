@@ -6,7 +6,6 @@ Imported on machines with ROS 2's `launch` only. Faults are told as launch tells
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from launch.actions import DeclareLaunchArgument
@@ -14,8 +13,7 @@ from launch_ros.actions import Node
 
 from launch import LaunchContext
 from rmpc_ros.bringup import NodeSpec, state_folder
-from rmpc_ros.config.shipped import shipped_plant
-from rmpc_ros.errors import ConfigError
+from rmpc_ros.config.shipped import plant_path
 
 __all__ = ["NAMESPACE", "PLANT", "node_action", "plant_path", "state_folder", "value"]
 
@@ -36,22 +34,6 @@ NAMESPACE = DeclareLaunchArgument(
 def value(context: LaunchContext, name: str) -> str:
     """Value of a launch argument."""
     return str(context.launch_configurations[name]).strip()
-
-
-def plant_path(word: str) -> Path:
-    """Plant file that a `plant` argument means.
-
-    Raises
-    ------
-    ConfigError
-        There is no such file and none of that name comes with the package.
-    """
-    path = Path(word).expanduser()
-    if path.is_file():
-        return path.resolve()
-    if path.suffix or len(path.parts) > 1:
-        raise ConfigError(f"plant:={word}: no such file")
-    return shipped_plant(word)
 
 
 def node_action(spec: NodeSpec, **options: Any) -> Node:
