@@ -101,6 +101,11 @@ def node_specs(
     for agent in [*only, *(parse_kill(word)[0] for word in kills)]:
         if agent not in config.agents:
             raise ConfigError(f"{plant_file}: no agent {agent!r}; there are {', '.join(config.agents)}")
+    if not simulated and config.simulation.model == "linear" and config.nonlinear is not None:
+        raise ConfigError(
+            f"{plant_file}: simulation.model 'linear' makes the design reckon with a perfect linear model; for a real "
+            "plant write 'nonlinear'"
+        )
     base = base_namespace(config, namespace)
     timing = timing or config.simulation.timing
     common: dict[str, Any] = {"plant": str(plant_file), "run": run, "executor": executor, "use_sim_time": simulated}

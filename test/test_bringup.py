@@ -68,3 +68,12 @@ def test_the_summary_holds_what_a_report_needs(config: PlantConfig) -> None:
 def test_a_run_shorter_than_a_period_is_refused_not_run_without_end() -> None:
     with pytest.raises(ConfigError, match="at least one period"):
         bringup.node_specs(load_plant(FILE), FILE, run="r", duration=10.0)
+
+
+def test_a_real_plant_is_not_controlled_with_the_model_error_of_a_linear_simulation(tmp_path: Path) -> None:
+    file = tmp_path / "linear.yaml"
+    file.write_text(FILE.read_text(encoding="utf-8").replace("model: nonlinear", "model: linear"), encoding="utf-8")
+    linear = load_plant(file)
+    assert bringup.node_specs(linear, file, run="r", only=["reactor1"])
+    with pytest.raises(ConfigError, match="perfect linear model"):
+        bringup.node_specs(linear, file, run="r", only=["reactor1"], simulated=False)
