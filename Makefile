@@ -31,7 +31,7 @@ $(STAMPS)/environment:
 	@"$(PYTHON)" -m venv $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
-requirements := requirements.txt requirements-ros.txt requirements-dev.txt requirements-peers.txt
+requirements := requirements.txt requirements-ros.txt requirements-dev.txt requirements-peers.txt requirements-train.txt
 
 $(STAMPS)/packages: $(requirements) constraints.txt $(STAMPS)/environment
 	@echo "setup: Python packages (the first time takes a few minutes)"

@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parent
 package = ET.parse(ROOT / "package.xml").getroot()
 
 
-def requirements() -> list[str]:
-    """Lines of requirements.txt without comments."""
-    lines = (line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines())
+def requirements(name: str = "requirements.txt") -> list[str]:
+    """Lines of a requirements file without comments."""
+    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text("utf-8").splitlines())
     return [line for line in lines if line]
 
 
@@ -28,6 +28,7 @@ setup(
     maintainer_email=package.find("maintainer").get("email"),
     python_requires=">=3.11",
     install_requires=requirements(),
+    extras_require={"train": requirements("requirements-train.txt")},
     packages=find_packages(include=["rmpc_ros", "rmpc_ros.*"], exclude=["rmpc_ros.nodes", "rmpc_ros.nodes.*"]),
     package_data={"": ["*.yaml", "*.csv", "*.json", "py.typed"]},
     data_files=[("share/rmpc_ros/config", sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("config/*.yaml")))],

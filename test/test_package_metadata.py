@@ -36,7 +36,7 @@ ROSDEP_KEYS = {
 WITHOUT_ROSDEP_KEY = {"clarabel", "highspy", "piqp", "daqp", "plotly", "mcap", "gymnasium", "pettingzoo"}
 """On a ROS machine these come by `pip install -r requirements.txt` (docs/building.md says so)."""
 
-IMPORTED_AS = {"scikit-learn": "sklearn", "ruamel-yaml": "ruamel"}
+IMPORTED_AS = {"scikit-learn": "sklearn", "ruamel-yaml": "ruamel", "tensorboardx": "tensorboardX"}
 ROS_MACHINE_ONLY = {"launch", "launch_ros", "ament_index_python"}
 
 
@@ -91,6 +91,9 @@ def test_setup_needs_what_requirements_list(distribution) -> None:
     assert {Requirement(line) for line in distribution.install_requires} == set(
         requirements("requirements.txt").values()
     )
+    assert {Requirement(line) for line in distribution.extras_require["train"]} == set(
+        requirements("requirements-train.txt").values()
+    )
 
 
 def test_setup_ships_the_ros_free_rooms_only(distribution) -> None:
@@ -113,7 +116,7 @@ def test_every_requirement_has_a_rosdep_key_or_a_reason(package: ET.Element) -> 
     assert all(name in building for name in names & WITHOUT_ROSDEP_KEY)
 
 
-@pytest.mark.parametrize("kind", ["", "-ros", "-dev", "-peers"])
+@pytest.mark.parametrize("kind", ["", "-ros", "-dev", "-peers", "-train"])
 def test_constraints_pin_every_requirement_to_an_allowed_version(kind: str) -> None:
     file = f"requirements{kind}.txt"
     pinned = {name: next(iter(r.specifier)) for name, r in requirements("constraints.txt").items()}
@@ -124,13 +127,14 @@ def test_constraints_pin_every_requirement_to_an_allowed_version(kind: str) -> N
 
 
 def test_run_time_requirements_have_lower_and_upper_bounds() -> None:
-    for requirement in requirements("requirements.txt").values():
+    for requirement in [*requirements("requirements.txt").values(), *requirements("requirements-train.txt").values()]:
         assert {clause.operator for clause in requirement.specifier} == {">=", "<"}, requirement
 
 
 def test_what_the_code_imports_is_required_and_the_other_way_round() -> None:
     imported = top_level_imports(*(ROOT / "rmpc_ros").rglob("*.py"))
-    required = {IMPORTED_AS.get(name, name) for name in requirements("requirements.txt")}
+    files = ("requirements.txt", "requirements-train.txt")
+    required = {IMPORTED_AS.get(name, name) for file in files for name in requirements(file)}
     compared = set(requirements("requirements-peers.txt")) | {"csnlp"}  # csnlp: what dmpcrl's problems are written in
     imported |= {"plotly"}  # its browser library is read as a file (report/panels.py)
     assert {name for name in imported if not is_ros(name)} - compared == required
