@@ -69,9 +69,9 @@ def a_command(memory: bool = True) -> convert.Command:
 
 def a_report() -> convert.Report:
     step = StepReport(
-        "backup", "infeasible", 1.5, 2.5, 0.75, {"T": 0.5, "Q": -0.1}, rng().uniform(size=(5, 2)), True, "x"
+        "backup", "infeasible", 1.5, 2.5, 0.75, {"T": 0.5, "Q": -0.1}, rng().uniform(size=(5, 2)), True, "x", "cooperative"
     )
-    return convert.Report("reactor2", 5, step, (1, 2, 3, 4), 9)
+    return convert.Report("reactor2", 5, step, (1, 2, 3, 4, 5), 9)
 
 
 def over_the_wire(message):
@@ -196,7 +196,7 @@ BAD = {
     "command": [
         ("names", ["F"], "wrong names", "names"),
         ("state_names", ["xA", "T"], "wrong names", "state_names"),
-        ("mode", 4, "wrong value", "mode"),
+        ("mode", 5, "wrong value", "mode"),
         ("plan_step", 6, "future", "plan_step"),
         ("values[0]", float("nan"), "not finite", "values"),
         ("values[0]", 5.001, "wrong value", "values"),

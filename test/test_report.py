@@ -84,7 +84,7 @@ class Story:
             **{"step": k, "mode": 0 if k % 10 else 1, "solver_status": "optimal", "solve_ms": 0.1 * k, "step_ms": 1.0},
             **{"cost": 0.5, "margin_names": ["x", "y", "u"], "margins": np.array([0.9, 0.8, 0.7])},
             **{"promise_width": np.tile([0.1, 0.1], T), "promise_kept": True, "reason": ""},
-            **{"mode_counts": np.zeros(4, np.uint64), "rejected_messages": 0},
+            **{"controller": "robust", "mode_counts": np.zeros(5, np.uint64), "rejected_messages": 0},
         )
 
     def diagnose(self, k: int, name: str, level: int, message: str, **values: object) -> None:
@@ -111,7 +111,8 @@ def test_a_quiet_run_has_nothing_to_complain_about(story: Story, tmp_path: Path)
     agent = result["agents"]["a"]
     assert (result["steps"], result["violations"], result["promises_broken"]) == (STEPS, 0, 0)
     assert agent["promises_checked"] == STEPS - 1
-    assert agent["mode_counts"] == {"optimal": 18, "certified": 2, "backup": 0, "safe": 0}
+    assert agent["mode_counts"] == {"optimal": 18, "certified": 2, "backup": 0, "safe": 0, "uncertified": 0}
+    assert agent["controller_counts"]["robust"] == STEPS
     assert result["optimal_share"] == 0.9
     assert agent["cost"] == pytest.approx(0.5 * STEPS)
     assert agent["solve_ms_p50"] == pytest.approx(0.95)

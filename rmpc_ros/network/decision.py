@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from rmpc_ros.config.sections import Mode as Controller
 from rmpc_ros.mpc.backup import BackupPlan
 from rmpc_ros.mpc.local import Matrix, Vector
 from rmpc_ros.network.forecast import ForecastSet
 
-Mode = Literal["optimal", "certified", "backup", "safe"]
-MODES: tuple[Mode, ...] = ("optimal", "certified", "backup", "safe")
+Mode = Literal["optimal", "certified", "backup", "safe", "uncertified"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+CONTROLLERS: tuple[Controller, ...] = get_args(Controller)
+"""Rungs of the ladder, from the operator's PID up; see `rmpc_ros.network.ladder`."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class StepReport:
 
     Attributes
     ----------
-    mode : see `rmpc_ros.network.agent`
+    mode : see `rmpc_ros.network.agent`; "uncertified" where a PID or PID-MPC decided (`rmpc_ros.network.ladder`)
     solver_status : "optimal", or the solver's own word
     solve_ms, step_ms : wall time of the solver and of the whole step
     cost : stage cost at the measured state and chosen input, normalised
@@ -27,6 +30,7 @@ class StepReport:
     promise_width : (N, nx) promised half-width of each coordinate over the distance to its limit, t = 1..N
     promise_kept : the measured state lies in the promise made before
     reason : why the mode is not optimal; empty when it is
+    controller : who decided, a rung of the ladder
     """
 
     mode: Mode
@@ -38,6 +42,7 @@ class StepReport:
     promise_width: Matrix
     promise_kept: bool
     reason: str
+    controller: Controller = "robust"
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,14 @@ class Check:
             raise self.refuse("wrong value", field, f"{number}; allowed: {words}")
         return allowed[number]
 
+    def word(self, field: str, allowed: Sequence[Word]) -> Word:
+        """One of the allowed words."""
+        given = str(getattr(self._message, field))
+        for known in allowed:
+            if given == known:
+                return known
+        raise self.refuse("wrong value", field, f"'{given}'; allowed: {', '.join(allowed)}")
+
     def number(self, field: str, low: float = -math.inf, nan: bool = False) -> float:
         """One finite number, at least `low`; NaN passes only where it has a meaning."""
         value = float(getattr(self._message, field))

@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 import rmpc_ros.msg as msg
 from rmpc_ros.errors import MessageError
 from rmpc_ros.mpc.backup import BackupPlan
-from rmpc_ros.network.decision import MODES, Mode, StepReport
+from rmpc_ros.network.decision import CONTROLLERS, MODES, Mode, StepReport
 from rmpc_ros.network.forecast import ForecastSet, Kind
 from rmpc_ros.nodes.checks import ANY_TIME, PERIOD_TOLERANCE, Check, Layout, Peers, Window, packed
 
@@ -68,7 +68,7 @@ def header(stamp: Time, frame: str = FRAME) -> Header:
 def forecast_message(forecast: ForecastSet, stamp: Time, run: str) -> msg.ForecastSet:
     """Message of a forecast set."""
     out = msg.ForecastSet(header=header(stamp), run=run, agent=forecast.agent, step=forecast.step)
-    out.iteration = forecast.iteration
+    out.iteration, out.adopted, out.settled = forecast.iteration, forecast.adopted, forecast.settled
     out.kind = KINDS.index(forecast.kind)
     out.period = float(forecast.period)
     out.horizon = forecast.horizon
@@ -124,6 +124,8 @@ def forecast_from(message: msg.ForecastSet, peers: Peers, window: Window = ANY_T
         shape="box",
         transform=check.floats("transform", (n, n)) if len(message.transform) else None,
         acknowledged_agent=acknowledged,
+        adopted=int(message.adopted),
+        settled=int(message.settled),
     )
 
 
@@ -261,6 +263,7 @@ def report_message(report: Report, stamp: Time, run: str) -> msg.AgentReport:
     step = report.step_report
     out = msg.AgentReport(header=header(stamp), run=run, agent=report.agent, step=report.step)
     out.mode = MODES.index(step.mode)
+    out.controller = step.controller
     out.solver_status = step.solver_status
     out.solve_ms = float(step.solve_ms)
     out.step_ms = float(step.step_ms)
@@ -298,6 +301,7 @@ def report_from(message: msg.AgentReport, peers: Peers, window: Window = ANY_TIM
         promise_width=check.floats("promise_width", (rows, nx), low=0.0),
         promise_kept=bool(message.promise_kept),
         reason=str(message.reason),
+        controller=check.word("controller", CONTROLLERS),
     )
     counts = tuple(int(count) for count in message.mode_counts)
     return Report(str(message.agent), step, report, counts, int(message.rejected_messages))

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.errors import DataError
+from rmpc_ros.network.decision import MODES
 from rmpc_ros.network.forecast import ForecastSet
 from rmpc_ros.record import read_bag, read_summary
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
-MODES = ("optimal", "certified", "backup", "safe")
 LEVELS = ("OK", "WARN", "ERROR", "STALE")
 
 
@@ -33,6 +33,7 @@ class Step:
     promise_width: Matrix
     promise_kept: bool
     reason: str
+    controller: str
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,7 @@ def _reported(agent: AgentData, message: Any) -> None:
         np.array(message.promise_width).reshape(-1, len(agent.states)),
         bool(message.promise_kept),
         str(message.reason),
+        str(message.controller),
     )
 
 

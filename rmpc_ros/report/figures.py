@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rmpc_ros.report.data import MODES, AgentData, RunData, Vector
+from rmpc_ros.network.decision import CONTROLLERS, MODES
+from rmpc_ros.report.data import AgentData, RunData, Vector
 
 ROUNDING = 1e-9  # of a limit's range: what arithmetic may add to a value at its limit
 TOLERANCE = 1e-6  # of a promise, relative to its terminal half-width
@@ -67,6 +68,7 @@ def _agent(name: str, agent: AgentData, run: RunData) -> dict[str, Any]:
         "step_ms_p50": float(np.percentile(step, 50)),
         "step_ms_p99": float(np.percentile(step, 99)),
         "mode_counts": {mode: sum(r.mode == mode for r in reports) for mode in MODES},
+        "controller_counts": {c: sum(r.controller == c for r in reports) for c in CONTROLLERS},
         "promise_width": _width(agent),
         "cost": float(np.sum(costs)) if costs else float("nan"),
         "cost_per_step": float(np.mean(costs)) if costs else float("nan"),

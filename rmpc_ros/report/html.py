@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rmpc_ros.report.data import MODES, AgentData, RunData
+from rmpc_ros.network.decision import CONTROLLERS, MODES
+from rmpc_ros.report.data import AgentData, RunData
 from rmpc_ros.report.events import Happening, silent_spans
 from rmpc_ros.report.panels import Panels, axis, library
 from rmpc_ros.report.picture import promised_series
@@ -18,7 +19,7 @@ MOMENTS = 21  # whose whole promise can be looked at with the slider
 MOST_EVENTS = 200
 
 DARK, BLUE, LIGHT, GREY, RED, AMBER = "#16324f", "#2f78b7", "#8dbbe0", "#8a94a0", "#c23b3b", "#c98a1b"
-MODE_COLOURS = {"optimal": "#2e8b57", "certified": BLUE, "backup": AMBER, "safe": RED}
+MODE_COLOURS = {"optimal": "#2e8b57", "certified": BLUE, "backup": AMBER, "safe": RED, "uncertified": GREY}
 LEVEL_COLOURS = {"OK": "#2e8b57", "WARN": AMBER, "ERROR": RED, "STALE": GREY}
 
 STYLE = """
@@ -74,7 +75,7 @@ def _head(run: RunData, figures: Mapping[str, Any]) -> str:
 
 def _table(figures: Mapping[str, Any]) -> str:
     columns = [
-        *("agent", "steps", *MODES, "on its plan", "violations", "promises broken", "solve p50 / p99 [ms]"),
+        *("agent", "controllers", "steps", *MODES, "on its plan", "violations", "promises broken", "solve p50 / p99 [ms]"),
         *("promise width, median / max", "cost", "restarts"),
     ]
     head = "".join(f"<th>{escape(c)}</th>" for c in columns)
@@ -91,8 +92,10 @@ def _table(figures: Mapping[str, Any]) -> str:
 
 def _row(name: str, agent: Mapping[str, Any]) -> list[Any]:
     width = agent["promise_width"]
+    rungs = {rung: count for rung, count in agent["controller_counts"].items() if count}
     return [
         name,
+        ", ".join(rungs) if len(rungs) < 2 else ", ".join(f"{rung} {count}" for rung, count in rungs.items()),
         agent["steps"],
         *(agent["mode_counts"][mode] for mode in MODES),
         agent["steps_on_the_actuators_plan"],
@@ -130,13 +133,13 @@ def agent_panels(run: RunData, name: str) -> Panels:
     """All plots of one agent."""
     agent = run.agents[name]
     titles = [f"{s['name']} [{s['unit']}]" for s in (*agent.states, *agent.inputs)]
-    titles += ["margins (1 centre, 0 at a limit)", "mode", "time of a step, of its solve [ms]"]
+    titles += ["margins (1 centre, 0 at a limit)", "mode", "controller", "time of a step, of its solve [ms]"]
     rows = len(titles)
-    panels = Panels(titles, [1.0] * (rows - 3) + [1.0, 0.5, 0.8], "plant time [h]")
+    panels = Panels(titles, [1.0] * (rows - 4) + [1.0, 0.5, 0.4, 0.8], "plant time [h]")
     hours = run.period / 3600.0
     _states(panels, agent, hours)
     _inputs(panels, agent, hours, len(agent.states) + 1)
-    _verdicts(panels, agent, hours, rows - 2)
+    _verdicts(panels, agent, hours, rows - 3)
     for first, last in silent_spans(run, name):
         panels.span(first * hours, (last + 1) * hours, "#d9b44a", 0.25)
     _moments(panels, agent, hours)
@@ -205,10 +208,14 @@ def _verdicts(panels: Panels, agent: AgentData, hours: float, row: int) -> None:
         "categoryorder": "array",
         "categoryarray": [*MODES[::-1]],
     }
+    rungs = [agent.reports[k].controller for k in steps]
+    panels.line(row + 2, t, rungs, mode="markers", marker={"color": DARK, "size": 4}, name="controller")
+    used = [rung for rung in CONTROLLERS if rung in rungs]
+    panels.layout[axis("yaxis", row + 2)] |= {"type": "category", "categoryorder": "array", "categoryarray": used}
     for what, colour in (("step_ms", LIGHT), ("solve_ms", DARK)):
         y = [getattr(agent.reports[k], what) for k in steps]
-        panels.line(row + 2, t, y, mode="markers", marker={"color": colour, "size": 4}, name=what)
-    panels.layout[axis("yaxis", row + 2)] |= {"type": "log"}
+        panels.line(row + 3, t, y, mode="markers", marker={"color": colour, "size": 4}, name=what)
+    panels.layout[axis("yaxis", row + 3)] |= {"type": "log"}
 
 
 def _moments(panels: Panels, agent: AgentData, hours: float) -> None:
