@@ -6,21 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rmpc_ros.config import load_plant
+from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import ConfigError
 from rmpc_ros.network.channel import Channel, Faults
 from rmpc_ros.network.forecast import ForecastSet
+from rmpc_ros.network.system import design_agents
+from rmpc_ros.network.unprotected import UnprotectedAgent
 from rmpc_ros.studies.lossy_network import STUDY
 
 
-def test_no_fault_of_the_network_breaks_a_promise_but_without_commitments_it_does(tmp_path: Path):
-    result = STUDY.run({**STUDY.defaults, "seeds": 1, "steps": 300}, tmp_path)
-    for kind in ("perfect", "lossy"):
+def test_the_faults_alone_make_agents_without_commitments_violate_and_never_those_with_them(tmp_path: Path):
+    result = STUDY.run({**STUDY.defaults, "seeds": 2, "steps": 300}, tmp_path)
+    for kind in ("perfect", "lossy", "unprotected_perfect"):
         assert result[kind]["violations"] == 0
         assert result[kind]["promises_broken"] == 0
     assert result["messages_lost"] > 0.2 * result["messages_sent"]
     assert result["unprotected_lossy"]["violations"] > 0
     assert result["unprotected_lossy"]["promises_broken"] > 0
     assert (tmp_path / "lossy_network.png").exists()
+
+
+def test_agents_without_commitments_are_refused_where_inputs_act_on_neighbours_at_once():
+    designs = design_agents(load_plant(shipped_plant("reactor_separator")))
+    with pytest.raises(ConfigError, match="feels the inputs of"):
+        UnprotectedAgent(designs["reactor1"])
 
 
 def promise(step):

@@ -130,7 +130,7 @@ def run(
             margins = design.margins(truth[name], inputs[name])
             violations += sum(margin < -1e-9 for margin in margins.values())
             worst = min(worst, *margins.values())
-            cost += design.stage_cost(design.normalise(truth[name]), inputs[name])
+            cost += agents[name].design.stage_cost(design.normalise(truth[name]), inputs[name])  # its target may move
         plant.step(inputs, None if disturbances is None else disturbances(k))
     return LoopResult(
         steps,
