@@ -19,7 +19,7 @@ from rmpc_ros.sets.box import Box
 from rmpc_ros.sets.budget import Budget
 from rmpc_ros.sets.certificate import FittedSet
 from rmpc_ros.sets.combine import AffineImage, Intersection, Product, stack
-from rmpc_ros.sets.counterpart import RobustProgram, RobustRow
+from rmpc_ros.sets.counterpart import CounterpartProgram, RobustRow
 from rmpc_ros.sets.ellipsoid import Ellipsoid
 from rmpc_ros.sets.fit import fit_set
 from rmpc_ros.sets.norm_ball import NormBall
@@ -230,7 +230,7 @@ def test_compiled_program_follows_changed_data_like_one_built_anew(family):
         RobustRow(sets[0], np.eye(2), np.zeros(2), np.zeros(2), 1.0),
         RobustRow(sets[1], np.array([[1.0, 0.5], [0.0, -1.0]]), np.full(2, 0.1), np.array([1.0, 0.0]), 2.0),
     ]
-    program = RobustProgram(-profit, rows, (np.ones((1, 2)), [0.3]), -np.ones(2), np.ones(2))
+    program = CounterpartProgram(-profit, rows, (np.ones((1, 2)), [0.3]), -np.ones(2), np.ones(2))
     assert profit @ program.solve() == pytest.approx(_by_cvxpy(profit, sets[0], sets[1]), abs=1e-5)
     program.update(sets[2:])
     assert profit @ program.solve() == pytest.approx(_by_cvxpy(profit, sets[2], sets[3]), abs=1e-5)
@@ -238,7 +238,7 @@ def test_compiled_program_follows_changed_data_like_one_built_anew(family):
 
 def test_compiled_program_refuses_a_set_of_another_pattern():
     rows = [RobustRow(SETS["box"], np.eye(2), np.zeros(2), np.zeros(2), 1.0)]
-    program = RobustProgram([1.0, 1.0], rows, None, -np.ones(2), np.ones(2))
+    program = CounterpartProgram([1.0, 1.0], rows, None, -np.ones(2), np.ones(2))
     with pytest.raises(SetError, match="another pattern"):
         program.update([SETS["ellipsoid"]])
 

@@ -210,7 +210,7 @@ class UncertaintySet(ABC):
     def counterpart(self, direction: cp.Expression, bound: cp.Expression | float) -> list[cp.Constraint]:
         """Convex constraints that hold iff support(direction) <= bound, for an affine (d,) expression.
 
-        For the fast path see `counterpart.RobustProgram`, which uses the same cones without a modelling language.
+        For the fast path see `counterpart.CounterpartProgram`, which uses the same cones without a modelling language.
         """
         import cvxpy as cp
 

@@ -54,7 +54,7 @@ class RobustRow:
         return np.diagonal(self.A) if square and not np.any(self.A - np.diag(np.diagonal(self.A))) else None
 
 
-class RobustProgram:
+class CounterpartProgram:
     """A linear program with robust rows, compiled once; `update` changes sets, `solve` returns x.
 
     Parameters
@@ -151,7 +151,7 @@ class RobustProgram:
             if not fitting[pair]:
                 raise SetError(
                     f"robust row {n + 1}: the new set of family '{uncertain.family}' has another pattern than the one "
-                    "compiled; build a new RobustProgram"
+                    "compiled; build a new CounterpartProgram"
                 )
             self._blocks.refill(2 * n, head.entries(row, self._places[n]))
             self._blocks.refill(2 * n + 1, form.Y.data)

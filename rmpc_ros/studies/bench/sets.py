@@ -4,7 +4,7 @@ The counterpart problem is the robust linear program of a 50-product plan, max p
 coefficients move as (A_j + s_j * u)'x <= b_j for all u in U (s_j a row of sizes), U new each time (an ellipsoid and a
 budget set from fresh data, d = 50):
 
-    resolve   RobustProgram.update with the new set, then solve
+    resolve   CounterpartProgram.update with the new set, then solve
     bare      the solver alone: a solver object that already holds the same arrays, solve
     cvxpy     the model built from scratch and solved by the same solver
     rsome     the same, by rsome with a solver it supports (skipped with a word if rsome is not installed)
@@ -31,7 +31,7 @@ from rmpc_ros.errors import DataError, SolverError
 from rmpc_ros.sets import load_families
 from rmpc_ros.sets.base import UncertaintySet
 from rmpc_ros.sets.budget import Budget
-from rmpc_ros.sets.counterpart import RobustProgram, RobustRow
+from rmpc_ros.sets.counterpart import CounterpartProgram, RobustRow
 from rmpc_ros.sets.ellipsoid import Ellipsoid
 from rmpc_ros.sets.fit import DISCRETE, FITTERS, fit_set
 from rmpc_ros.solvers.conic import ConicProgram
@@ -102,15 +102,15 @@ class _Plan:
     sizes: Matrix
     b: Vector
 
-    def compile(self, uncertain: UncertaintySet) -> RobustProgram:
+    def compile(self, uncertain: UncertaintySet) -> CounterpartProgram:
         n = self.profit.size
         rows = [
             RobustRow(uncertain, np.diag(size), np.zeros(n), a, float(limit))
             for a, size, limit in zip(self.A, self.sizes, self.b, strict=True)
         ]
-        return RobustProgram(-self.profit, rows, None, np.zeros(n))
+        return CounterpartProgram(-self.profit, rows, None, np.zeros(n))
 
-    def resolve(self, program: RobustProgram, uncertain: UncertaintySet) -> float:
+    def resolve(self, program: CounterpartProgram, uncertain: UncertaintySet) -> float:
         program.update([uncertain] * len(self.A))
         return float(self.profit @ program.solve())
 
