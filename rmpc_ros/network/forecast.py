@@ -34,10 +34,12 @@ class ForecastSet:
     terminal_center, terminal_scale : (n,)
     kind : what the message is for
     iteration : of a commitment: how often its sender has started afresh after a broken promise (its epoch); of a
-        proposal: the round of the negotiation
+        proposal and its acknowledgement: the proposal's number, which is the step it was made at
     shape : of the primitive set; "box"
     transform : (n, n) or None
     acknowledged_agent : whose proposal an acknowledgement answers
+    adopted : number of the sender's newest adopted proposal; 0: none
+    settled : the sender's proposals up to this number are adopted or withdrawn
     """
 
     agent: str
@@ -53,6 +55,8 @@ class ForecastSet:
     shape: str = "box"
     transform: Matrix | None = None
     acknowledged_agent: str = ""
+    adopted: int = 0
+    settled: int = 0
 
     @property
     def horizon(self) -> int:
