@@ -27,6 +27,9 @@ from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.network.commitment import check_successor
 from rmpc_ros.network.decision import Decision, Mode, StepReport
 from rmpc_ros.network.forecast import ForecastSet
+from rmpc_ros.network.residual_set import ResidualMean, ResidualSet
+from rmpc_ros.network.set_in_force import SetInForce
+from rmpc_ros.sets.base import UncertaintySet
 
 TOLERANCE = 1e-6  # of a promise, relative to the terminal half-width
 
@@ -50,6 +53,8 @@ class Agent:
         self._certified = False  # whether the follower's plan keeps the promise, whatever the neighbours do in theirs
         self._announced = 0  # epoch that the neighbours have heard of
         self._restart_reason = ""
+        self.disturbance = SetInForce(design, self._backup.hard, self.controller)
+        self._last_input = np.zeros(design.nu)  # normalised
 
     # -- life ---------------------------------------------------------------------------------------------------------
     def start(self, step: int, promise: ForecastSet | None = None) -> ForecastSet:
@@ -131,6 +136,36 @@ class Agent:
             )
         self.design = replace(design, x_ref=x_ref.copy(), u_ref=u_ref.copy())
 
+    def set_disturbance(
+        self, members: UncertaintySet | None, mean: ResidualMean | None = None, rate: float = 0.25
+    ) -> ResidualSet:
+        """Reckon with another set of one-step residuals from the next step on, if it is certified (see `residual_set`).
+
+        Parameters
+        ----------
+        members : of the residual in the agent's coordinates, physical units; None takes the design's set again
+        mean : learned mean of the residual, (x, last u, zeta) -> (nx,), all normalised; `members` is then about what it
+            leaves over the horizon. It is asked in every step and moves the set, inside the design's
+        rate : most that a half-width may shrink by this call, as a share of the design's
+
+        Returns
+        -------
+        The set in force now: `members`, or larger where they shrink too fast; never larger than the design's.
+
+        Raises
+        ------
+        SetError
+            Wrong dimension, not finite, not inside the design's set; or the controller's feedback is not "fixed". The
+            set in force stays.
+        InfeasibleError, NumericalError
+            The robust problem has no solution with it for the data in force. The set in force stays.
+        """
+        if members is None:
+            self.disturbance.take_designs()
+        else:
+            self.disturbance.adopt(members, mean, rate, try_it=self._follower is not None)
+        return self.disturbance.present
+
     @property
     def epoch(self) -> int:
         """How often promises have started afresh."""
@@ -147,33 +182,29 @@ class Agent:
         neighbour_states : those received for this step, physical units
         """
         began = time.perf_counter()
-        if self._promise is None:
-            raise PromiseError(f"agent '{self.design.name}' was asked to step before it was started")
-        if step < self._promise.step:
-            raise PromiseError(
-                f"agent '{self.design.name}' was asked for step {step}, but its promise in force begins at step "
-                f"{self._promise.step}: is its journal of a later or another run?"
-            )
+        promise = self._promise_for(step)
         if state is None or not np.all(np.isfinite(state)):
             return self._without_measurement(step, began)
         design, data = self.design, self.controller.data
         x = design.normalise(state)
 
         # 1. Have I kept my promise? If not, say so at once with sets that contain the truth.
-        kept = self._promise.contains(step, design.coordinates(state), TOLERANCE)
+        kept = promise.contains(step, design.coordinates(state), TOLERANCE)
         if not kept:
+            self.disturbance.give_up(f"the promise for step {step} was broken")
             self._start_afresh(self.epoch + 1, f"the state {_shown(state)} left the promised set")
 
         # 2. What the neighbours promised for t = step .. step+N-1, and their states where they were received.
         self._neighbour_sets(step, neighbour_states or {}, data.zeta, data.radius)
 
         # 3. My own promise for t = step+1 .. step+N; the new last step is free inside the invariant box.
-        lower, upper = self._own_promise(step)
-        nx = design.nx
         data.x[:] = x
-        data.x_lower[:], data.x_upper[:] = lower[1:, :nx], upper[1:, :nx]
-        data.c_lower[:], data.c_upper[:] = lower[:-1, nx:], upper[:-1, nx:]
         data.x_ref[:], data.u_ref[:] = design.x_ref, design.u_ref
+        self.disturbance.move(data, self._last_input)
+        lower, upper = self._bounds(step)
+        if self.disturbance.grown and not self._solvable():
+            self._start_afresh(self.epoch + 1, "the disturbance set grew beyond what was promised with")
+            lower, upper = self._bounds(step)
 
         # 4. Solve and check; otherwise the candidate, otherwise the backup controller.
         solving = time.perf_counter()
@@ -181,7 +212,7 @@ class Agent:
         plan: LocalPlan | None
         mode: Mode
         try:
-            plan, mode, status = self.controller.solve(), "optimal", "optimal"
+            plan, mode, status = self._solve(x), "optimal", "optimal"
         except SolverError as error:
             plan, mode, status, why = self._without_solution(x, lower, upper, error)
             reason = "; ".join(part for part in (reason, why) if part)
@@ -192,11 +223,13 @@ class Agent:
             self._promise = self._announce(step, plan, lower, upper, mode)
             backup_plan = self._backup_plan(step, state, plan)
             self._follower, self._certified = PlanFollower(backup_plan), mode in ("optimal", "certified")
+            self.disturbance.grown = False
         else:
             assert self._follower is not None
             self._promise = self._shifted_promise(step, x, lower, upper)
             backup_plan = self._follower.plan
         u = self._follower.input(step, state)
+        self._last_input = (u - design.steady_input) / design.scale[design.nx :]
         self._announced, self._restart_reason = self.epoch, ""
         width = design.promise_width(self._promise.scale[1:])
         report = StepReport(
@@ -213,6 +246,22 @@ class Agent:
         return Decision(step, mode, u, self._promise, backup_plan, report)
 
     # -- parts of the step --------------------------------------------------------------------------------------------
+    def _promise_for(self, step: int) -> ForecastSet:
+        """The own promise in force; a step that it says nothing about is refused."""
+        if self._promise is None:
+            raise PromiseError(f"agent '{self.design.name}' was asked to step before it was started")
+        if step < self._promise.step:
+            raise PromiseError(
+                f"agent '{self.design.name}' was asked for step {step}, but its promise in force begins at step "
+                f"{self._promise.step}: is its journal of a later or another run?"
+            )
+        return self._promise
+
+    def _solve(self, x: Vector) -> LocalPlan:
+        """Solve with the data in force; x (nx,) is the normalised measured state."""
+        del x
+        return self.controller.solve()
+
     def _neighbour_sets(self, step: int, states: Mapping[str, Vector], zeta: Matrix, radius: Matrix) -> None:
         """Fill centres and half-widths (N, ng) of everything the neighbours promised."""
         N = self.design.horizon
@@ -234,6 +283,23 @@ class Agent:
                 n = len(values)
                 zeta[0, neighbour.columns.start : neighbour.columns.start + n] = neighbour.normalise_states(values)
                 radius[0, neighbour.columns.start : neighbour.columns.start + n] = 0.0
+
+    def _bounds(self, step: int) -> tuple[Matrix, Matrix]:
+        """The own promise as bounds of the problem, (N+1, nx+nu)."""
+        nx, data = self.design.nx, self.controller.data
+        lower, upper = self._own_promise(step)
+        data.x_lower[:], data.x_upper[:] = lower[1:, :nx], upper[1:, :nx]
+        data.c_lower[:], data.c_upper[:] = lower[:-1, nx:], upper[:-1, nx:]
+        return lower, upper
+
+    def _solvable(self) -> bool:
+        """Whether the promise can be kept with a set that has grown since it was made."""
+        self._certified = False  # the candidate reckoned with less
+        try:
+            self.controller.solve()
+        except SolverError:
+            return False
+        return True
 
     def _own_promise(self, step: int) -> tuple[Matrix, Matrix]:
         """Bounds (N+1, nx+nu) of the own promise for step .. step+N, normalised."""
