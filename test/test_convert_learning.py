@@ -1,16 +1,21 @@
 """Transitions and versioned updates arrive unchanged, or are refused by name."""
 
+import array
+
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message, serialize_message
 
 from rmpc_ros.errors import MessageError
+from rmpc_ros.learning.transition import Versions
 from rmpc_ros.nodes.checks import Layout, Peers, Window, packed
 from rmpc_ros.nodes.convert_learning import (
     SUBJECTS,
     Transition,
     Update,
+    acknowledgement_from,
+    acknowledgement_message,
     checksum,
     transition_from,
     transition_message,
@@ -44,6 +49,7 @@ def a_transition() -> Transition:
         neighbours={"separator": draw.normal(size=3), "reactor2": draw.normal(size=2)},
         disturbance=draw.normal(size=2),
         rewards={"cost": -1.5, "violation": 0.0},
+        versions=Versions(3, 0, 7),
     )
 
 
@@ -58,7 +64,10 @@ def over_the_wire(message):
 
 def test_a_transition_arrives_as_it_was_sent() -> None:
     sent = a_transition()
-    received = transition_from(over_the_wire(transition_message(sent, PEERS, stamp())), PEERS, Window(last_step=5))
+    message = over_the_wire(transition_message(sent, PEERS, stamp(), previous=3))
+    received = transition_from(message, PEERS, Window(last_step=5))
+    assert message.previous == 3
+    assert received.versions == sent.versions
     assert list(received.neighbours) == list(sent.neighbours)
     for name, values in sent.neighbours.items():
         assert np.array_equal(received.neighbours[name], values)
@@ -95,6 +104,8 @@ def test_a_transition_of_an_agent_without_neighbours_arrives() -> None:
         ("reward_names", ["cost", "cost"], "wrong names", "reward_names"),
         ("rewards", [1.0], "wrong length", "rewards"),
         ("rewards", [1.0, float("nan")], "not finite", "rewards"),
+        ("previous", 5, "wrong value", "previous"),
+        ("previous", -2, "wrong value", "previous"),
     ],
 )
 def test_a_damaged_transition_is_refused_by_name(field: str, value, reason: str, named: str) -> None:
@@ -105,6 +116,17 @@ def test_a_damaged_transition_is_refused_by_name(field: str, value, reason: str,
         transition_from(over_the_wire(message), PEERS, Window(last_step=5))
     assert str(refused.value).startswith(f"{reason}: ")
     assert f"field {named}: " in str(refused.value)
+
+
+def test_an_acknowledgement_arrives_or_is_refused_by_name() -> None:
+    steps = {"reactor1": 17, "separator": -1}
+    message = over_the_wire(acknowledgement_message(steps, stamp(), "run-7"))
+    assert acknowledgement_from(message, PEERS) == steps
+    for field, value in (("run", "run-6"), ("agents", ["reactor1", "reactor9"]), ("steps", [1])):
+        wrong = acknowledgement_message(steps, stamp(), "run-7")
+        setattr(wrong, field, array.array("q", value) if field == "steps" else value)
+        with pytest.raises(MessageError, match=f"field {field}: "):
+            acknowledgement_from(over_the_wire(wrong), PEERS)
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal, NoReturn, get_args
 
 import numpy as np
@@ -17,7 +16,7 @@ from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 
 import rmpc_ros.msg as msg
-from rmpc_ros.learning.transition import Transition
+from rmpc_ros.learning.transition import Transition, Versions
 from rmpc_ros.nodes.checks import ANY_TIME, Check, Peers, Window, packed
 from rmpc_ros.nodes.convert import header
 
@@ -52,8 +51,8 @@ class Update:
 
 
 # -- transitions ------------------------------------------------------------------------------------------------------
-def transition_message(transition: Transition, peers: Peers, stamp: Time) -> msg.Transition:
-    """Message of a transition."""
+def transition_message(transition: Transition, peers: Peers, stamp: Time, previous: int = -1) -> msg.Transition:
+    """Message of a transition; `previous` is the step of the sender's transition before it, -1 where none will come."""
     layout = peers.agents[transition.agent]
     out = msg.Transition(header=header(stamp), run=peers.run, agent=transition.agent, step=transition.step)
     out.state_names = list(layout.states)
@@ -68,6 +67,9 @@ def transition_message(transition: Transition, peers: Peers, stamp: Time) -> msg
     out.disturbance_estimate = packed(transition.disturbance)
     out.reward_names = list(transition.rewards)
     out.rewards = packed(list(transition.rewards.values()))
+    out.previous = previous
+    versions = transition.versions
+    out.set_version, out.model_version, out.policy_version = versions.uncertainty, versions.model, versions.policy
     return out
 
 
@@ -90,25 +92,66 @@ def transition_from(message: msg.Transition, peers: Peers, window: Window = ANY_
     if len(set(names)) < len(names):
         raise check.refuse("wrong names", "neighbours", f"{', '.join(names)}; each once")
     expected = [len(peers.agents[name].states) for name in names]
-    sizes = [int(size) for size in message.neighbour_sizes]
+    sizes = message.neighbour_sizes.tolist()
     if sizes != expected:
         raise check.refuse("wrong length", "neighbour_sizes", f"{sizes}; expected {expected}")
-    ends = np.cumsum([0, *sizes])
-    together = check.floats("neighbour_states", (int(ends[-1]),))
-    parts = (together[begin:end] for begin, end in pairwise(ends))
     terms = tuple(message.reward_names)
     if len(set(terms)) < len(terms):
         raise check.refuse("wrong names", "reward_names", f"{', '.join(terms)}; each once")
+    previous = int(message.previous)
+    if not -1 <= previous < step:
+        raise check.refuse("wrong value", "previous", f"{previous}; allowed: -1 to {step - 1}")
+    # All numbers at once: a learner takes thousands of these a second.
+    fields = {
+        "state": nx,
+        "next_state": nx,
+        "input": nu,
+        "disturbance_estimate": nx,
+        "neighbour_states": sum(sizes),
+        "rewards": len(terms),
+    }
+    raw = [getattr(message, field) for field in fields]
+    together = np.frombuffer(b"".join(raw))
+    if [len(values) for values in raw] != list(fields.values()) or not np.isfinite(together).all():
+        for field, size in fields.items():  # which one it is
+            check.floats(field, (size,))
+    parts = np.split(together, np.cumsum([nx, nx, nu, nx, *sizes]))
+    state, next_state, applied, disturbance, *others, rewards = parts
     return Transition(
         agent=str(message.agent),
         step=step,
-        state=check.floats("state", (nx,)),
-        next_state=check.floats("next_state", (nx,)),
-        input=check.floats("input", (nu,)),
-        neighbours=dict(zip(names, parts, strict=True)),
-        disturbance=check.floats("disturbance_estimate", (nx,)),
-        rewards=dict(zip(terms, check.floats("rewards", (len(terms),)).tolist(), strict=True)),
+        state=state,
+        next_state=next_state,
+        input=applied,
+        neighbours=dict(zip(names, others, strict=True)),
+        disturbance=disturbance,
+        rewards=dict(zip(terms, rewards.tolist(), strict=True)),
+        versions=Versions(int(message.set_version), int(message.model_version), int(message.policy_version)),
     )
+
+
+def acknowledgement_message(steps: Mapping[str, int], stamp: Time, run: str) -> msg.TransitionAck:
+    """Message of the newest contiguous step per agent."""
+    return msg.TransitionAck(header=header(stamp), run=run, agents=list(steps), steps=list(steps.values()))
+
+
+def acknowledgement_from(message: msg.TransitionAck, peers: Peers) -> dict[str, int]:
+    """Checked newest step per agent.
+
+    Raises
+    ------
+    MessageError
+        Another run, an unknown agent, or lists of different length.
+    """
+    check = Check(message)
+    if message.run != peers.run:
+        raise check.refuse("other run", "run", f"'{message.run}'; this is run '{peers.run}'")
+    for name in message.agents:
+        if name not in peers.agents:
+            raise check.refuse("unknown agent", "agents", f"'{name}'; known: {', '.join(peers.agents)}")
+    if len(message.steps) != len(message.agents):
+        raise check.refuse("wrong length", "steps", f"{len(message.steps)} steps of {len(message.agents)} agents")
+    return dict(zip(message.agents, (int(step) for step in message.steps), strict=True))
 
 
 # -- versioned updates ------------------------------------------------------------------------------------------------
