@@ -6,9 +6,12 @@ row'x(t) <= b for all members holds iff
     row'xbar(t) <= b - sum_{s<t} |row' A^{t-1-s} G| r(s) - sum_{tau<t} support_W(row' A^tau)          (math.md 2.1, 3.2)
 
 The tightening is one matrix-vector product in the neighbours' half-widths r; what remains is a nominal QP in v.
+W enters through its support in the directions row' A^tau alone, so that another set is a change of numbers (`tighten`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,6 +25,10 @@ class FixedFeedback:
     Parameters
     ----------
     model, cost, horizon : see `LocalModel`, `Cost`; N >= 1
+
+    Attributes
+    ----------
+    directions : (N, nx+nu, nx) the rows of x and of u = K x times A^tau, tau = 0..N-1: where the tube asks for supports
     """
 
     form = "fixed"
@@ -38,23 +45,46 @@ class FixedFeedback:
         x_spread = spread(pred, np.eye(nx))
         u_spread = np.vstack([np.zeros((nu, x_spread.shape[1])), spread(pred, model.K)[: (N - 1) * nu]])
         self._spread = np.vstack([np.zeros((N * nu, x_spread.shape[1])), x_spread, u_spread])
-        own_upper, own_lower = (
-            np.concatenate(
-                [
-                    np.zeros(N * nu),
-                    own_tube(pred, sign * np.eye(nx)).ravel(),
-                    np.zeros(nu),
-                    own_tube(pred, sign * model.K)[: N - 1].ravel(),
-                ]
-            )
-            for sign in (1.0, -1.0)
-        )
-        bounds = np.zeros(N * (nu + nx))
-        self._upper = np.concatenate([bounds, np.tile(model.input_upper, N)]) - own_upper
-        self._lower = np.concatenate([bounds, np.tile(model.input_lower, N)]) + own_lower
+        self.directions = np.concatenate([pred.powers[:-1], model.K @ pred.powers[:-1]], axis=1)
         self._x_rows = slice(N * nu, N * (nu + nx))
-        self._x_own_upper, self._x_own_lower = own_upper[self._x_rows], own_lower[self._x_rows]
+        self._upper, self._lower = np.zeros(N * (2 * nu + nx)), np.zeros(N * (2 * nu + nx))
+        self._to_cost = pred.offset_cost(cost)
+        self.tighten(*self.supports(model.disturbance_support))
         self._no_memory, self._no_width = np.zeros((0, 0, nu, nx)), np.zeros((N, nu))
+
+    def supports(self, support: Callable[[Matrix], Vector]) -> tuple[Matrix, Matrix]:
+        """Support (N, nx+nu) of w, and of -w, along the rows of x and of u = K x after tau = 0..N-1 further steps.
+
+        Parameters
+        ----------
+        support : support function of a set of w (normalised), rows (m, nx) -> (m,)
+        """
+        rows = self.directions.reshape(-1, self.model.nx)
+        shape = self.directions.shape[:2]
+        return support(rows).reshape(shape), support(-rows).reshape(shape)
+
+    def tighten(self, upper: Matrix, lower: Matrix, center: Vector | None = None) -> None:
+        """Reckon with another set of the own disturbance from now on; data, not structure: the QP stays compiled.
+
+        Parameters
+        ----------
+        upper, lower : (N, nx+nu) as `supports` gives them
+        center : (nx,) what the nominal motion reckons with in every step; the tube is about it. Default 0
+        """
+        N, nx, nu = self.N, self.model.nx, self.model.nu
+        along = self.directions @ (np.zeros(nx) if center is None else center)
+
+        def summed(steps: Matrix) -> Vector:
+            """Sums over tau < t as the rows of the problem want them; the first input sees the measured state."""
+            total = np.cumsum(steps, axis=0)
+            return np.concatenate([np.zeros(N * nu), total[:, :nx].ravel(), np.zeros(nu), total[:-1, nx:].ravel()])
+
+        own_upper, own_lower, self._offset = summed(upper - along), summed(lower + along), summed(along)
+        bounds = np.zeros(N * (nu + nx))
+        self._upper[:] = np.concatenate([bounds, np.tile(self.model.input_upper, N)]) - own_upper
+        self._lower[:] = np.concatenate([bounds, np.tile(self.model.input_lower, N)]) + own_lower
+        self._x_own_upper, self._x_own_lower = own_upper[self._x_rows], own_lower[self._x_rows]
+        self._offset_cost = self._to_cost @ self._offset[N * nu :]
 
     def solve(self) -> LocalPlan:
         """Solve for the data in force.
@@ -67,10 +97,22 @@ class FixedFeedback:
         solution = self.qp.solve()
         return self.plan(solution.v, solution.rows[self._x_rows], solution.objective, solution.iterations)
 
+    def follow(self, aim: Matrix) -> LocalPlan:
+        """The plan that keeps all rows and comes closest to wanted inputs (N, nu), in the metric of the own cost.
+
+        Raises
+        ------
+        InfeasibleError, NumericalError
+        """
+        _, upper, lower = self.sides()
+        self.qp.update(-(self.qp.H @ aim.ravel()), upper, lower)
+        solution = self.qp.solve()
+        return self.plan(solution.v, solution.rows[self._x_rows], solution.objective, solution.iterations)
+
     def sides(self) -> tuple[Vector, Vector, Vector]:
         """Linear cost, upper and lower sides of the QP for the data in force; refreshes nominal motion and tube."""
         data = self.data
-        self._moved = self._drive @ data.drive
+        self._moved = self._drive @ data.drive + self._offset
         self._widened = self._spread @ data.widths
         upper = data.upper + self._upper
         upper -= self._moved
@@ -78,7 +120,7 @@ class FixedFeedback:
         lower = data.lower + self._lower
         lower -= self._moved
         lower += self._widened
-        return self._F @ data.known, upper, lower
+        return self._F @ data.known + self._offset_cost, upper, lower
 
     def plan(
         self, v: Vector, states: Vector | None = None, objective: float = np.nan, iterations: int = 0
@@ -110,9 +152,3 @@ def spread(prediction: Prediction, rows: Matrix) -> Matrix:
     N, ng = prediction.N, prediction.model.ng
     through: Matrix = np.einsum("mi,tisg->tmsg", rows, prediction.from_zeta)
     return np.abs(through).reshape(N * len(rows), N * ng)
-
-
-def own_tube(prediction: Prediction, rows: Matrix) -> Matrix:
-    """Support (N, m) of rows @ x(t), t = 1..N, over the own disturbances: sum over tau < t of support_W(rows A^tau)."""
-    steps = np.array([prediction.model.disturbance_support(rows @ power) for power in prediction.powers[:-1]])
-    return np.cumsum(steps, axis=0)

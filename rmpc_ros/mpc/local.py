@@ -132,6 +132,12 @@ class LocalPlan:
     objective: float
     iterations: int
 
+    def reach(self) -> tuple[Matrix, Matrix]:
+        """Bounds (N, nx+nu), (N, nx+nu) of the states 1..N and of the deviations from the backup law 0..N-1."""
+        low = np.hstack([self.x[1:] - self.tube_lower, self.v - self.c_width])
+        high = np.hstack([self.x[1:] + self.tube_upper, self.v + self.c_width])
+        return low, high
+
 
 class Prediction:
     """Nominal states and inputs as affine functions of (v, drive), and the quadratic cost; for all feedback forms.
@@ -180,6 +186,13 @@ class Prediction:
         H = 2 * (self.x_v.T @ Q @ self.x_v + self.u_v.T @ R @ self.u_v)
         F = 2 * (self.x_v.T @ Q @ x_error + self.u_v.T @ R @ u_error)
         return (H + H.T) / 2, F
+
+    def offset_cost(self, cost: Cost) -> Matrix:
+        """Linear cost in v, (N nu, N nx + N nu), of a known shift of x(1..N) and u(0..N-1)."""
+        N = self.N
+        Q = np.kron(np.eye(N), cost.Q)
+        Q[-self.model.nx :, -self.model.nx :] = cost.P
+        return np.hstack([2 * self.x_v.T @ Q, 2 * self.u_v.T @ np.kron(np.eye(N), cost.R)])
 
     def nominal(self, v: Vector) -> Matrix:
         """States (N+1, nx) for the stacked v and the data in force."""
