@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rmpc_ros.errors import DataError, PromiseError, SolverError
 from rmpc_ros.mpc.backup import BackupPlan, PlanFollower, memory_as_state_feedback
+from rmpc_ros.mpc.fixed import FixedFeedback
 from rmpc_ros.mpc.local import LocalPlan, Matrix, Vector
 from rmpc_ros.mpc.soft import SoftBackup
 from rmpc_ros.network.agent_design import AgentDesign
@@ -32,6 +33,17 @@ from rmpc_ros.network.set_in_force import SetInForce
 from rmpc_ros.sets.base import UncertaintySet
 
 TOLERANCE = 1e-6  # of a promise, relative to the terminal half-width
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What `Agent.look` took in: normalised state (nx,), the own promise's bounds (N+1, nx+nu), whether it was kept."""
+
+    step: int
+    x: Vector
+    lower: Matrix
+    upper: Matrix
+    kept: bool
 
 
 class Agent:
@@ -55,6 +67,8 @@ class Agent:
         self._restart_reason = ""
         self.disturbance = SetInForce(design, self._backup.hard, self.controller)
         self._last_input = np.zeros(design.nu)  # normalised
+        self._seen: Seen | None = None  # by `look`, until the decision
+        self.aim: Matrix | None = None  # negotiated nominal plan (N, nu): the next decision comes close to it
 
     # -- life ---------------------------------------------------------------------------------------------------------
     def start(self, step: int, promise: ForecastSet | None = None) -> ForecastSet:
@@ -79,6 +93,7 @@ class Agent:
         held = self._neighbours if promise is not None else {}
         self._promise, self._announced = own, own.iteration
         self._follower, self._certified = None, False
+        self._seen, self.aim = None, None
         self._neighbours = {
             name: held.get(name) or neighbour.terminal_promise(step, self.design.period)
             for name, neighbour in self.design.neighbours.items()
@@ -107,6 +122,7 @@ class Agent:
             check_successor(held, forecast, TOLERANCE)
         if forecast.iteration > self.epoch:
             self._start_afresh(forecast.iteration, f"'{forecast.agent}' started afresh with larger sets")
+        self._seen = None
         self._neighbours[forecast.agent] = forecast
 
     def set_target(self, x_ref: Vector, u_ref: Vector) -> None:
@@ -146,7 +162,7 @@ class Agent:
         members : of the residual in the agent's coordinates, physical units; None takes the design's set again
         mean : learned mean of the residual, (x, last u, zeta) -> (nx,), all normalised; `members` is then about what it
             leaves over the horizon. It is asked in every step and moves the set, inside the design's
-        rate : most that a half-width may shrink by this call, as a share of the design's
+        rate : most that a bound may move inwards by this call, as a share of the design's half-width
 
         Returns
         -------
@@ -182,29 +198,12 @@ class Agent:
         neighbour_states : those received for this step, physical units
         """
         began = time.perf_counter()
-        promise = self._promise_for(step)
-        if state is None or not np.all(np.isfinite(state)):
+        seen = self.look(step, state, neighbour_states)
+        if seen is None:
             return self._without_measurement(step, began)
-        design, data = self.design, self.controller.data
-        x = design.normalise(state)
-
-        # 1. Have I kept my promise? If not, say so at once with sets that contain the truth.
-        kept = promise.contains(step, design.coordinates(state), TOLERANCE)
-        if not kept:
-            self.disturbance.give_up(f"the promise for step {step} was broken")
-            self._start_afresh(self.epoch + 1, f"the state {_shown(state)} left the promised set")
-
-        # 2. What the neighbours promised for t = step .. step+N-1, and their states where they were received.
-        self._neighbour_sets(step, neighbour_states or {}, data.zeta, data.radius)
-
-        # 3. My own promise for t = step+1 .. step+N; the new last step is free inside the invariant box.
-        data.x[:] = x
-        data.x_ref[:], data.u_ref[:] = design.x_ref, design.u_ref
-        self.disturbance.move(data, self._last_input)
-        lower, upper = self._bounds(step)
-        if self.disturbance.grown and not self._solvable():
-            self._start_afresh(self.epoch + 1, "the disturbance set grew beyond what was promised with")
-            lower, upper = self._bounds(step)
+        assert state is not None
+        self._seen = None
+        design, x, lower, upper, kept = self.design, seen.x, seen.lower, seen.upper, seen.kept
 
         # 4. Solve and check; otherwise the candidate, otherwise the backup controller.
         solving = time.perf_counter()
@@ -245,6 +244,42 @@ class Agent:
         )
         return Decision(step, mode, u, self._promise, backup_plan, report)
 
+    def look(
+        self, step: int, state: Vector | None, neighbour_states: Mapping[str, Vector] | None = None
+    ) -> Seen | None:
+        """The first half of `step`: takes everything in, so that the controller's data are those of the decision.
+
+        For who negotiates in between; `step` with the same arguments repeats nothing of it. None where there is no valid
+        measurement.
+        """
+        promise = self._promise_for(step)
+        if state is None or not np.all(np.isfinite(state)):
+            return None
+        if self._seen is not None and self._seen.step == step:
+            return self._seen
+        design, data = self.design, self.controller.data
+        x = design.normalise(state)
+
+        # 1. Have I kept my promise? If not, say so at once with sets that contain the truth.
+        kept = promise.contains(step, design.coordinates(state), TOLERANCE)
+        if not kept:
+            self.disturbance.give_up(f"the promise for step {step} was broken")
+            self._start_afresh(self.epoch + 1, f"the state {_shown(state)} left the promised set")
+
+        # 2. What the neighbours promised for t = step .. step+N-1, and their states where they were received.
+        self._neighbour_sets(step, neighbour_states or {}, data.zeta, data.radius)
+
+        # 3. My own promise for t = step+1 .. step+N; the new last step is free inside the invariant box.
+        data.x[:] = x
+        data.x_ref[:], data.u_ref[:] = design.x_ref, design.u_ref
+        self.disturbance.move(data, self._last_input)
+        lower, upper = self._bounds(step)
+        if self.disturbance.grown and not self._solvable():
+            self._start_afresh(self.epoch + 1, "the disturbance set grew beyond what was promised with")
+            lower, upper = self._bounds(step)
+        self._seen = Seen(step, x, lower, upper, kept)
+        return self._seen
+
     # -- parts of the step --------------------------------------------------------------------------------------------
     def _promise_for(self, step: int) -> ForecastSet:
         """The own promise in force; a step that it says nothing about is refused."""
@@ -260,6 +295,9 @@ class Agent:
     def _solve(self, x: Vector) -> LocalPlan:
         """Solve with the data in force; x (nx,) is the normalised measured state."""
         del x
+        aim, self.aim = self.aim, None
+        if aim is not None and isinstance(self.controller, FixedFeedback):
+            return self.controller.follow(aim)
         return self.controller.solve()
 
     def _neighbour_sets(self, step: int, states: Mapping[str, Vector], zeta: Matrix, radius: Matrix) -> None:
@@ -327,7 +365,7 @@ class Agent:
     def _excess(self, plan: LocalPlan, lower: Matrix, upper: Matrix) -> bool:
         """Whether a plan's tube leaves bounds (N+1, nx+nu) on its states 1..N or its deviations 0..N-1."""
         nx, room = self.design.nx, TOLERANCE * self.design.terminal
-        low, high = _reach(plan)
+        low, high = plan.reach()
         below = np.hstack([lower[1:, :nx], lower[:-1, nx:]]) - low
         above = high - np.hstack([upper[1:, :nx], upper[:-1, nx:]])
         return bool(np.any(below > room) or np.any(above > room))
@@ -343,7 +381,7 @@ class Agent:
         design, nx, epoch = self.design, self.design.nx, self.epoch
         new_lower, new_upper = lower.copy(), upper.copy()
         room_x, room_c = design.margin * design.terminal[:nx], design.margin * design.terminal[nx:]
-        low, high = _reach(plan)
+        low, high = plan.reach()
         tube_lower, tube_upper, c_lower, c_upper = low[:, :nx], high[:, :nx], low[:, nx:], high[:, nx:]
         if mode in ("backup", "safe"):  # what is true counts, not what was wanted
             new_lower[1:, :nx] = np.minimum(tube_lower, lower[1:, :nx])
