@@ -14,7 +14,7 @@ Modes, best first:
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,14 +25,16 @@ from rmpc_ros.mpc.fixed import FixedFeedback
 from rmpc_ros.mpc.local import LocalPlan, Matrix, Vector
 from rmpc_ros.mpc.soft import SoftBackup
 from rmpc_ros.network.agent_design import AgentDesign
-from rmpc_ros.network.commitment import check_successor
 from rmpc_ros.network.decision import Decision, Mode, StepReport
 from rmpc_ros.network.forecast import ForecastSet
+from rmpc_ros.network.negotiation import Negotiation
+from rmpc_ros.network.proposal import Held
 from rmpc_ros.network.residual_set import ResidualMean, ResidualSet
 from rmpc_ros.network.set_in_force import SetInForce
 from rmpc_ros.sets.base import UncertaintySet
 
 TOLERANCE = 1e-6  # of a promise, relative to the terminal half-width
+NOTICED = 1e-3  # change of a target, relative to the terminal half-width
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,16 @@ class Agent:
     ----------
     design : AgentDesign
         From `rmpc_ros.network.system.design_agents`.
+    followers : all agents that rely on this one, whom it asks before it promises more; None: it never asks
     """
 
-    def __init__(self, design: AgentDesign) -> None:
+    def __init__(self, design: AgentDesign, followers: Iterable[str] | None = None) -> None:
         self.design = design
         self.controller = design.build_controller()
         self._backup = SoftBackup(design.build_fixed())
         self._promise: ForecastSet | None = None
-        self._neighbours: dict[str, ForecastSet] = {}
+        self._neighbours: dict[str, Held] = {}
+        self.negotiation = Negotiation(design, followers)
         self._follower: PlanFollower | None = None
         self._certified = False  # whether the follower's plan keeps the promise, whatever the neighbours do in theirs
         self._announced = 0  # epoch that the neighbours have heard of
@@ -71,11 +75,14 @@ class Agent:
         self.aim: Matrix | None = None  # negotiated nominal plan (N, nu): the next decision comes close to it
 
     # -- life ---------------------------------------------------------------------------------------------------------
-    def start(self, step: int, promise: ForecastSet | None = None) -> ForecastSet:
+    def start(
+        self, step: int, promise: ForecastSet | None = None, acknowledged: Iterable[ForecastSet] = ()
+    ) -> ForecastSet:
         """Begin at a step: with the invariant box for all time, or with a promise that is in force.
 
-        The latter after a restart (the journal's), or where the last decision did not come into force. The candidate
-        is void then; what the neighbours have promised stays.
+        The latter after a restart (the journal's, with the neighbours' proposals that were acknowledged), or where the
+        last decision did not come into force. The candidate is void then, and so is a pending proposal; what the
+        neighbours have promised stays.
 
         Raises
         ------
@@ -94,8 +101,12 @@ class Agent:
         self._promise, self._announced = own, own.iteration
         self._follower, self._certified = None, False
         self._seen, self.aim = None, None
+        self.negotiation.begin(own)
+        known: dict[str, tuple[ForecastSet, ...]] = {}
+        for proposal in acknowledged:
+            known[proposal.agent] = (*known.get(proposal.agent, ()), proposal)
         self._neighbours = {
-            name: held.get(name) or neighbour.terminal_promise(step, self.design.period)
+            name: held.get(name) or Held(neighbour.terminal_promise(step, self.design.period), known.get(name, ()))
             for name, neighbour in self.design.neighbours.items()
         }
         self._restart_reason = ""
@@ -105,25 +116,47 @@ class Agent:
         return own
 
     def receive(self, forecast: ForecastSet) -> None:
-        """Take a neighbour's new commitment into use.
+        """Take a neighbour's new commitment into use, its proposal into consideration, an acknowledgement to account.
 
         Raises
         ------
         PromiseError
-            Unknown sender, older than the one in force, or larger than it in the same epoch: the old one stands.
+            Unknown sender, older than the one in force, or larger than it in the same epoch without a proposal that was
+            acknowledged: the old one stands. A proposal that makes no sense.
         """
+        if forecast.kind == "acknowledgement":
+            if forecast.acknowledged_agent == self.design.name:
+                self.negotiation.proposer.acknowledged(forecast)
+            return
         if forecast.agent not in self.design.neighbours:
             known = ", ".join(self.design.neighbours) or "none"
             raise PromiseError(
                 f"'{forecast.agent}' is not a neighbour of '{self.design.name}'; its neighbours are {known}"
             )
-        held = self._neighbours.get(forecast.agent)
-        if held is not None:
-            check_successor(held, forecast, TOLERANCE)
+        held = self._neighbours[forecast.agent]
+        if forecast.kind == "proposal":
+            self._neighbours[forecast.agent] = held.offered(forecast)
+            return
+        held = held.heard(forecast, TOLERANCE)
         if forecast.iteration > self.epoch:
             self._start_afresh(forecast.iteration, f"'{forecast.agent}' started afresh with larger sets")
         self._seen = None
-        self._neighbours[forecast.agent] = forecast
+        self._neighbours[forecast.agent] = held
+
+    def speak(self, decision: Decision) -> list[ForecastSet]:
+        """What to send beside a decision's commitment, once that is in force and on disk with all of `acknowledged`.
+
+        Acknowledgements of neighbours' proposals, and an own proposal where the promise binds after a change of target.
+        """
+        spoken = self.negotiation.answers(self._neighbours, decision.forecast)
+        if decision.mode == "optimal":
+            proposal = self.negotiation.proposal(decision.forecast, self.design, self.controller)
+            spoken += [proposal] if proposal is not None else []
+        return spoken
+
+    def acknowledged(self) -> list[ForecastSet]:
+        """Neighbours' unsettled proposals that this agent has acknowledged, or will in `speak`."""
+        return self.negotiation.acknowledged(self._neighbours)
 
     def set_target(self, x_ref: Vector, u_ref: Vector) -> None:
         """Move what the controller aims for, between steps; promises and limits stay as they are.
@@ -150,6 +183,9 @@ class Agent:
                 f"target of agent '{design.name}' = {_shown(values)} (states, law deviations; normalised) is outside "
                 f"the certified +-{_shown(design.terminal)}"
             )
+        moved = values - np.concatenate([design.x_ref, design.u_ref - design.model.K @ design.x_ref])
+        if np.any(np.abs(moved) > NOTICED * design.terminal):
+            self.negotiation.target_moved()
         self.design = replace(design, x_ref=x_ref.copy(), u_ref=u_ref.copy())
 
     def set_disturbance(
@@ -211,7 +247,7 @@ class Agent:
         plan: LocalPlan | None
         mode: Mode
         try:
-            plan, mode, status = self._solve(x), "optimal", "optimal"
+            plan, mode, status = self._solve_bearing(step, neighbour_states or {}, x), "optimal", "optimal"
         except SolverError as error:
             plan, mode, status, why = self._without_solution(x, lower, upper, error)
             reason = "; ".join(part for part in (reason, why) if part)
@@ -242,6 +278,7 @@ class Agent:
             kept,
             reason,
         )
+        self._promise = self.negotiation.proposer.sign(self._promise)
         return Decision(step, mode, u, self._promise, backup_plan, report)
 
     def look(
@@ -269,7 +306,9 @@ class Agent:
         # 2. What the neighbours promised for t = step .. step+N-1, and their states where they were received.
         self._neighbour_sets(step, neighbour_states or {}, data.zeta, data.radius)
 
-        # 3. My own promise for t = step+1 .. step+N; the new last step is free inside the invariant box.
+        # 3. My own promise for t = step+1 .. step+N, larger where everybody has agreed; the new last step is free inside
+        # the invariant box.
+        self._promise = self.negotiation.promise(self._promise_for(step), step)
         data.x[:] = x
         data.x_ref[:], data.u_ref[:] = design.x_ref, design.u_ref
         self.disturbance.move(data, self._last_input)
@@ -300,9 +339,21 @@ class Agent:
             return self.controller.follow(aim)
         return self.controller.solve()
 
+    def _solve_bearing(self, step: int, states: Mapping[str, Vector], x: Vector) -> LocalPlan:
+        """Solve with as many of the neighbours' proposals as can be borne."""
+        data, aim = self.controller.data, self.aim
+
+        def fill(offered: frozenset[str]) -> None:
+            self._fill(step, states, data.zeta, data.radius, offered)
+
+        def solve() -> LocalPlan:
+            self.aim = aim
+            return self._solve(x)
+
+        return self.negotiation.solve(step, self._neighbours, fill, solve)
+
     def _neighbour_sets(self, step: int, states: Mapping[str, Vector], zeta: Matrix, radius: Matrix) -> None:
-        """Fill centres and half-widths (N, ng) of everything the neighbours promised."""
-        N = self.design.horizon
+        """Compare what was measured of the neighbours with what they promised; fill centres and half-widths (N, ng)."""
         for name, neighbour in self.design.neighbours.items():
             promise = self._neighbours[name]
             measured = states.get(name)
@@ -311,13 +362,25 @@ class Agent:
                 if not promise.contains(step, values, TOLERANCE):
                     self._start_afresh(self.epoch + 1, f"'{name}' is outside the set it promised")
                     # Still of its old epoch: whatever it declares next is believed.
-                    promise = neighbour.terminal_promise(step, self.design.period, promise.iteration)
-                    self._neighbours[name] = promise
-            else:
-                measured = None
-            center, scale = promise.window(step, N)
+                    standing = neighbour.terminal_promise(step, self.design.period, promise.iteration)
+                    self._neighbours[name] = replace(promise, newest=standing)
+        self._fill(step, states, zeta, radius)
+
+    def _fill(
+        self,
+        step: int,
+        states: Mapping[str, Vector],
+        zeta: Matrix,
+        radius: Matrix,
+        offered: frozenset[str] = frozenset(),
+    ) -> None:
+        """Fill centres and half-widths (N, ng) of everything the neighbours promised, and some have `offered`."""
+        for name, neighbour in self.design.neighbours.items():
+            center, scale = self._neighbours[name].window(step, self.design.horizon, name in offered)
             neighbour.normalise_into(center, scale, zeta, radius)
-            if measured is not None:
+            measured = states.get(name)
+            if measured is not None and np.all(np.isfinite(measured)):
+                values = neighbour.coordinates(measured)
                 n = len(values)
                 zeta[0, neighbour.columns.start : neighbour.columns.start + n] = neighbour.normalise_states(values)
                 radius[0, neighbour.columns.start : neighbour.columns.start + n] = 0.0
@@ -431,6 +494,7 @@ class Agent:
         if epoch > self.epoch:
             self._promise = self.design.terminal_promise(self._promise.step, epoch)
         self._follower, self._certified = None, False
+        self.negotiation.proposer.withdraw()
         self._restart_reason = "; ".join(part for part in (self._restart_reason, reason) if part)
 
     def _without_measurement(self, step: int, began: float) -> Decision:
@@ -441,6 +505,7 @@ class Agent:
         assert self._promise is not None
         design = self.design
         reason = f"no valid measurement for step {step}"
+        self.negotiation.bear_nothing()
         u = design.safe_input
         if self._follower is not None:
             plan = self._follower.plan
@@ -466,14 +531,8 @@ class Agent:
             True,
             reason,
         )
+        self._promise = self.negotiation.proposer.sign(self._promise)
         return Decision(step, "safe", u, self._promise, self._follower.plan, report)
-
-
-def _reach(plan: LocalPlan) -> tuple[Matrix, Matrix]:
-    """Bounds (N, nx+nu), (N, nx+nu) of the states 1..N and of the deviations from the backup law 0..N-1."""
-    low = np.hstack([plan.x[1:] - plan.tube_lower, plan.v - plan.c_width])
-    high = np.hstack([plan.x[1:] + plan.tube_upper, plan.v + plan.c_width])
-    return low, high
 
 
 def _shown(values: Vector) -> str:

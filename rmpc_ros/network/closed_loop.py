@@ -117,6 +117,10 @@ def run(
         for name, decision in decisions.items():
             for other in followers[name]:
                 channel.send(k, other, decision.forecast)
+            for message in robust[name].speak(decision):
+                to = followers[name] if message.kind == "proposal" else [message.acknowledged_agent]
+                for other in to:
+                    channel.send(k, other, message)
             modes[decision.mode] += 1
             broken += not decision.report.promise_kept
             widths.append(decision.report.promise_width)

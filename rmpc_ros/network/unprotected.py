@@ -19,6 +19,7 @@ from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.network.decision import Mode
 from rmpc_ros.network.forecast import ForecastSet
 from rmpc_ros.network.nominal import WIDE
+from rmpc_ros.network.proposal import Held
 
 
 class UnprotectedAgent(Agent):
@@ -43,8 +44,8 @@ class UnprotectedAgent(Agent):
     def receive(self, forecast: ForecastSet) -> None:
         """Believe the newest announcement."""
         held = self._neighbours[forecast.agent]
-        if forecast.step >= held.step:
-            self._neighbours[forecast.agent] = forecast
+        if forecast.step >= held.newest.step:
+            self._neighbours[forecast.agent] = Held(forecast)
 
     def _own_promise(self, step: int) -> tuple[Matrix, Matrix]:
         """The invariant box, and any input, whatever was announced."""
