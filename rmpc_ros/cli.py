@@ -158,6 +158,22 @@ def check(
     emit(result, as_json, [*lines(result), *design_lines(result["design"])])
 
 
+@app.command("plant-file")
+def plant_file(
+    name: Annotated[str | None, typer.Argument(help="Which plant; without it, list them.")] = None,
+    set_: SetWords = None,
+) -> None:
+    """Write a plant file for a network of any size on standard output."""
+    from rmpc_ros.plants import generate
+    from rmpc_ros.studies.registry import parse_settings
+
+    if name is None:
+        for known, entry in generate.generators().items():
+            print(f"{known:20} {' '.join(f'{k}={v}' for k, v in entry.defaults.items())}")
+        return
+    print(generate.plant_file(name, parse_settings(generate.generator(name), set_ or [])), end="")
+
+
 @app.command()
 def run(
     plant: PlantFile,

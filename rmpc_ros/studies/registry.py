@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import rmpc_ros.studies
 import rmpc_ros.studies.bench
@@ -58,6 +58,14 @@ def names(kind: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+class HasDefaults(Protocol):
+    """Anything with settings: a study, a generator of plant files."""
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Settings and their default values."""
+
+
 def load(kind: str, name: str) -> Study:
     """Import one study.
 
@@ -73,7 +81,7 @@ def load(kind: str, name: str) -> Study:
     return study
 
 
-def parse_settings(study: Study, words: Iterable[str], origin: str = "--set") -> Settings:
+def parse_settings(study: HasDefaults, words: Iterable[str], origin: str = "--set") -> Settings:
     """Complete settings from `key=value` words.
 
     Raises
