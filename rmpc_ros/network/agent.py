@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rmpc_ros.errors import DataError, PromiseError, SolverError
+from rmpc_ros.errors import ConfigError, DataError, PromiseError, SolverError
 from rmpc_ros.mpc.backup import BackupPlan, PlanFollower, memory_as_state_feedback
 from rmpc_ros.mpc.fixed import FixedFeedback
 from rmpc_ros.mpc.local import LocalPlan, Matrix, Vector
@@ -64,7 +64,7 @@ class Agent:
         self._backup = SoftBackup(design.build_fixed())
         self._promise: ForecastSet | None = None
         self._neighbours: dict[str, Held] = {}
-        self.negotiation = Negotiation(design, followers)
+        self.negotiation = Negotiation(design, followers, self._backup.hard)
         self._follower: PlanFollower | None = None
         self._certified = False  # whether the follower's plan keeps the promise, whatever the neighbours do in theirs
         self._announced = 0  # epoch that the neighbours have heard of
@@ -219,6 +219,19 @@ class Agent:
         return self.disturbance.present
 
     @property
+    def fixed(self) -> FixedFeedback:
+        """The tightened nominal problem with the data that were looked at last.
+
+        Raises
+        ------
+        ConfigError
+            The agent has another feedback form.
+        """
+        if not isinstance(self.controller, FixedFeedback):
+            raise ConfigError(f"agent '{self.design.name}' has feedback '{self.design.form}'; 'fixed' is wanted")
+        return self.controller
+
+    @property
     def epoch(self) -> int:
         """How often promises have started afresh."""
         return self._promise.iteration if self._promise is not None else 0
@@ -286,7 +299,7 @@ class Agent:
     ) -> Seen | None:
         """The first half of `step`: takes everything in, so that the controller's data are those of the decision.
 
-        For who negotiates in between; `step` with the same arguments repeats nothing of it. None where there is no valid
+        For who negotiates in between; `step` with the same arguments repeats nothing of it. None without a valid
         measurement.
         """
         promise = self._promise_for(step)
@@ -350,7 +363,7 @@ class Agent:
             self.aim = aim
             return self._solve(x)
 
-        return self.negotiation.solve(step, self._neighbours, fill, solve)
+        return self.negotiation.solve(step, self._neighbours, data, fill, solve)
 
     def _neighbour_sets(self, step: int, states: Mapping[str, Vector], zeta: Matrix, radius: Matrix) -> None:
         """Compare what was measured of the neighbours with what they promised; fill centres and half-widths (N, ng)."""

@@ -2,19 +2,19 @@
 
 A promise may shrink at will, but within an epoch it grows in its last row only. To grow earlier its sender proposes a
 set Q, numbered m, that contains its promise P. A receiver that has solved its robust problem for the hull of what it
-holds and Q answers with an acknowledgement and holds that hull from then on. When every agent that relies on the sender
-has acknowledged m, and not before, the sender adopts it: its promise becomes hull(P, Q). Otherwise it withdraws m, and P
-stands. Each commitment says which number was adopted last (`adopted`) and up to which number everything is adopted or
-withdrawn (`settled`); only such a word lets a receiver go back to the commitment alone.
+holds and Q answers with an acknowledgement and holds that hull from then on. When every agent that relies on the
+sender has acknowledged m, and not before, the sender adopts it: its promise becomes hull(P, Q). Otherwise it withdraws
+m, and P stands. Each commitment says which number was adopted last (`adopted`) and up to which number everything is
+adopted or withdrawn (`settled`); only such a word lets a receiver go back to the commitment alone.
 
 What a receiver holds therefore contains what the sender may do, whatever the network does:
 
-loss, delay       A lost proposal or acknowledgement delays adoption; the sender repeats the one, the receiver the other,
-                  until m is settled. A lost commitment leaves the receiver with the hull, which contains both P (which
-                  has only shrunk) and Q. There is no time-out on the receiver's side; the sender's patience ends in a
-                  withdrawal, after which it never adopts m.
-re-ordering       An older commitment is refused by its step. A proposal whose number the held commitment calls settled is
-                  ignored; acknowledgements count for the pending number only.
+loss, delay       A lost proposal or acknowledgement delays adoption; the sender repeats the one, the receiver the
+                  other, until m is settled. A lost commitment leaves the receiver with the hull, which contains both
+                  P (which has only shrunk) and Q. There is no time-out on the receiver's side; the sender's patience
+                  ends in a withdrawal, after which it never adopts m.
+re-ordering       An older commitment is refused by its step. A proposal whose number the held commitment calls settled
+                  is ignored; acknowledgements count for the pending number only.
 duplicates        Every message says what is, not what changes: hearing it twice is hearing it once.
 sender crashes    Its journal holds the last commitment, so an adoption that anybody heard of is remembered. A pending
                   proposal is forgotten, which is a withdrawal. Numbers are steps, and nothing is proposed in the first
@@ -102,7 +102,7 @@ class Held:
         return hull_windows((self.newest, *self.acknowledged, *more), step, count)
 
     def contains(self, step: int, values: Vector, tolerance: float = 1e-7) -> bool:
-        """Whether the first `len(values)` promised quantities lie in the hull at a step (see `ForecastSet.contains`)."""
+        """Whether the first `len(values)` promised quantities lie in the hull at a step, as `ForecastSet.contains`."""
         center, scale = self.window(step, 1)
         n = len(values)
         room = scale[0, :n] + tolerance * self.newest.terminal_scale[:n]
@@ -200,7 +200,8 @@ class Proposer:
         """
         number = wanted.step
         if not self.may_propose(number):
-            raise PromiseError(f"'{wanted.agent}' cannot propose at step {number}: one is pending or the number was used")
+            why = "one is pending" if self.pending is not None else "that number was or may have been used"
+            raise PromiseError(f"'{wanted.agent}' cannot propose at step {number}: {why}")
         self.pending = replace(wanted, kind="proposal", iteration=number, adopted=self.adopted, settled=number - 1)
         self._last, self._acknowledged = number, set()
         self.counts["proposed"] += 1
