@@ -203,6 +203,29 @@ class Matrices(Section):
     disturbances: list[Name] | None = None
 
 
+class PidLoop(Section):
+    """The PID of one input; what is not given is tuned from the linear model (`rmpc_ros.network.loop_design`)."""
+
+    state: Name | None = None
+    kp: Number | None = None
+    ki: Number | None = None  # per second
+    kd: Number = 0.0  # seconds
+    filter_time: Annotated[Number, BeforeValidator(lambda v: 0.0 if v == 0 else seconds(v))] = 0.0
+    setpoint_weight: Fraction = 1.0
+    closed_loop_time: Seconds | None = None
+    blend: Fraction = 1.0  # of the PID-MPC's cost: 1 the PID's own moves where no limit acts, 0 tracking alone
+
+    @model_validator(mode="after")
+    def _one_tuning(self) -> PidLoop:
+        if (self.kp is None) != (self.ki is None):
+            raise ValueError("give kp and ki, or neither of them (they are tuned then)")
+        if self.kp is not None and self.closed_loop_time is not None:
+            raise ValueError("give kp and ki, or closed_loop_time, not both")
+        if self.kp is None and self.kd:
+            raise ValueError("kd goes with kp and ki")
+        return self
+
+
 class Agent(Section):
     """One unit of the plant with its own controller."""
 
@@ -215,6 +238,7 @@ class Agent(Section):
     matrices: Matrices | None = None
     period: Seconds | None = None
     mode: Mode | None = None
+    pid: dict[Name, PidLoop] = {}
 
 
 # -- controller, network, learning ------------------------------------------------------------------------------------
@@ -259,6 +283,16 @@ class Controller(Section):
     safe_inputs: dict[Name, Number] = {}
 
 
+class Cooperation(Section):
+    """Rounds of consensus ADMM in mode `cooperative` (see `rmpc_ros.network.cooperation`)."""
+
+    rounds: Annotated[int, Field(ge=1, le=200)] = 30  # at most, per step
+    rho: Positive = 4.0
+    tolerance: Positive = 2e-4  # disagreement at which to stop, as a share of the limits
+    over_relaxation: Annotated[float, Field(gt=0, lt=2)] = 1.8
+    deadline: Fraction = 0.5  # share of the agent's own deadline that the rounds may take
+
+
 class Network(Section):
     """What agents agree on and how long they wait (wall time)."""
 
@@ -266,6 +300,7 @@ class Network(Section):
     shape: Literal["box"] = "box"
     deadline: Seconds = 5.0
     wait: Seconds = 1.0
+    cooperation: Cooperation = Cooperation()
 
 
 # -- simulation -------------------------------------------------------------------------------------------------------

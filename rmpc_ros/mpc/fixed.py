@@ -97,6 +97,11 @@ class FixedFeedback:
         solution = self.qp.solve()
         return self.plan(solution.v, solution.rows[self._x_rows], solution.objective, solution.iterations)
 
+    @property
+    def offset(self) -> Vector:
+        """What the centre of the disturbance set moves: x(1..N), then u(0..N-1), (N nx + N nu,)."""
+        return self._offset[self.N * self.model.nu :]
+
     def follow(self, aim: Matrix) -> LocalPlan:
         """The plan that keeps all rows and comes closest to wanted inputs (N, nu), in the metric of the own cost.
 

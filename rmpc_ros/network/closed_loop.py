@@ -19,6 +19,7 @@ from rmpc_ros.network.agent import Agent
 from rmpc_ros.network.channel import Channel, Faults
 from rmpc_ros.network.decision import MODES, Decision
 from rmpc_ros.network.nominal import NominalAgent
+from rmpc_ros.network.rounds import Rounds
 
 
 class Plant(Protocol):
@@ -72,6 +73,7 @@ def run(
     first_step: int = 0,
     channel: Channel | None = None,
     watch: Callable[[int, dict[str, Decision]], None] | None = None,
+    cooperation: Rounds | None = None,
 ) -> LoopResult:
     """Simulate a closed loop.
 
@@ -84,6 +86,7 @@ def run(
     first_step : number of the first step
     channel : the network between the agents; default a perfect one
     watch : called with every step's decisions
+    cooperation : the rounds in which the agents agree on what they aim at; default none, every agent for itself
     """
     designs = {name: agent.design for name, agent in agents.items()}
     robust = {name: agent for name, agent in agents.items() if isinstance(agent, Agent)}
@@ -101,6 +104,7 @@ def run(
         measured = plant.measure()
         inputs: dict[str, Vector] = {}
         decisions: dict[str, Decision] = {}
+        seen: dict[str, dict[str, Vector]] = {}
         for name, agent in agents.items():
             neighbours = agent.design.neighbours
             if isinstance(agent, NominalAgent):
@@ -111,8 +115,12 @@ def run(
                     agent.receive(promise)
                 except PromiseError:  # an older message overtaken by a newer one, or worse: not believed, counted
                     refused += 1
-            seen = {other: measured[other] for other in neighbours if channel.measurement_arrives(k, other)}
-            decisions[name] = agent.step(k, measured[name], seen)
+            seen[name] = {other: measured[other] for other in neighbours if channel.measurement_arrives(k, other)}
+        looked = [agent.look(k, measured[name], seen[name]) for name, agent in robust.items()]
+        if cooperation is not None and all(look is not None for look in looked):
+            cooperation(k, robust)
+        for name, agent in robust.items():
+            decisions[name] = agent.step(k, measured[name], seen[name])
             inputs[name] = decisions[name].input
         for name, decision in decisions.items():
             for other in followers[name]:
