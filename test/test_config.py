@@ -114,7 +114,17 @@ CASES = {
     "missing section": ("controller:", "controler:", "did you mean 'controller'"),
     "missing key": ("  period: 36 s\n", "", "plant.period: is missing"),
     "unknown disturbance": ("T20: {kind", "T21: {kind", "simulation.disturbances.T21: no such disturbance"),
-    "a mode that no node runs": ("mode: cooperative", "mode: pid", "do not run it; they run robust or cooperative"),
+    "an unknown mode": ("mode: cooperative", "mode: fuzzy", "controller.mode = 'fuzzy'"),
+    "a PID of nobody's input": (
+        "neighbours: [reactor2, separator]   #",
+        "pid: {Q2: {state: T1}}\n    neighbours: [reactor2, separator]   #",
+        "no such input of this agent",
+    ),
+    "half a PID": (
+        "neighbours: [reactor2, separator]   #",
+        "pid: {Q1: {kp: 2.0}}\n    neighbours: [reactor2, separator]   #",
+        "give kp and ki, or neither",
+    ),
     "set point outside": ("  horizon: 12\n", "  horizon: 12\n  setpoint: {T1: 600}\n", "outside the state's limits"),
     "safe input outside": (
         "  horizon: 12\n",

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 COUPLING = 1e-9
 """Share of an agent's limit that an unlisted agent may move it by, within its own limits and one period."""
 
-NODE_MODES = ("robust", "cooperative")
-"""What the agents' nodes run; the other modes have loops of their own in the studies."""
-
 
 def structural(config: PlantConfig) -> list[Problem]:
     """Problems visible in the file alone."""
@@ -33,7 +30,8 @@ def structural(config: PlantConfig) -> list[Problem]:
         *_ownership(config),
         *(p for name, agent in config.agents.items() for p in _agent(config, name, agent)),
         *_references(config),
-        *_modes(config),
+        *_loops(config),
+        *_duration(config),
         *_wiring(config),
     ]
 
@@ -215,13 +213,20 @@ def _references(config: PlantConfig) -> Iterator[Problem]:
             yield Problem(("simulation", "faults", n, "end"), f"a fault ends after it begins at {fault.begin:g} s")
 
 
-def _modes(config: PlantConfig) -> Iterator[Problem]:
-    """A mode that nothing runs must not be taken for another one; a run is at least one period."""
-    written: list[tuple[KeyPath, str | None]] = [(("controller", "mode"), config.controller.mode)]
-    written += [(("agents", name, "mode"), agent.mode) for name, agent in config.agents.items()]
-    for path, mode in written:
-        if mode is not None and mode not in NODE_MODES:
-            yield Problem(path, f"the agents' nodes do not run it; they run {' or '.join(NODE_MODES)}")
+def _loops(config: PlantConfig) -> Iterator[Problem]:
+    """A PID works from an own state to an own input."""
+    for name, agent in config.agents.items():
+        here: KeyPath = ("agents", name, "pid")
+        yield from _unknown(here, agent.pid, agent.inputs, "input of this agent")
+        for key, loop in agent.pid.items():
+            if loop.state is not None and loop.state not in agent.states:
+                hint = did_you_mean(loop.state, agent.states)
+                known = ", ".join(agent.states)
+                yield Problem((*here, key, "state"), f"no such state of this agent{hint}; it has {known}")
+
+
+def _duration(config: PlantConfig) -> Iterator[Problem]:
+    """A run is at least one period."""
     if config.simulation.duration < config.plant.period:
         yield Problem(("simulation", "duration"), f"it must be at least one period, here {config.plant.period:g} s")
 
