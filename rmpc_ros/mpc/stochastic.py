@@ -3,18 +3,18 @@
     x(t+1) = A x(t) + B u(t) + E w(t) + d(t),   u(t) = v(t) + sum_{s<t} M(t,s) phi(w(s)),   input limits for every w,
     P(H x(t) <= h(t)) >= 1 - epsilon for every t
 
-M is free ("full"), or M = m M_K with one decision m and the reaction M_K of a stabilising law u = K x ("scaled").
+M is free ("full"), M = m M_K with one decision m and the reaction M_K of a stabilising law u = K x ("scaled"), or
+M = M_K ("fixed"); all three for every method.
 
 The stacked disturbances of a horizon (w(0), ..., w(N-1)) need not be independent in time. What differs is who speaks
 for the chance constraint:
 
-- `support_vectors`: one calibrated set per stage on what stage t can see of the lifted vector (w, phi(w)): an
-  orthonormal basis of the directions that H x(t) can take for any v and M. With scaled feedback that is a handful of
-  numbers whatever the horizon, so the set stays tight; on the whole lifted vector it grows with the dimension. The
-  number of calibration samples does not depend on either.
+- `support_vectors`: one calibrated set per stage on what the rows of stage t can see of the lifted vector (w, phi(w))
+  for any v and M (mpc/stage_sets.py), of all rows together ("joint", the paper's) or of each direction ("rows"). The
+  number of calibration samples depends neither on the horizon nor on the feedback.
 - `scenarios`: every stage must hold for sample_size(decisions that act on the last one) samples, as in the paper's
   experiments (fewer would do for the early stages).
-- `box`: the smallest box around sample_size(2 N) samples; phi(w) = w inside it.
+- `box`: the smallest box around sample_size(2 N) samples.
 
 Where no policy satisfies the constraints, unbounded noise has led too far: the backup controller is the same problem
 with the state constraints softened by an exact penalty. It is the only case with a slack above zero, and is counted.
@@ -30,22 +30,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rmpc_ros.errors import ConfigError, DataError
+from rmpc_ros.mpc.stage_sets import StageSet, groups_of
 from rmpc_ros.robust.box_robust import box_samples
 from rmpc_ros.robust.cuts import CuttingPlanes, Oracle, worst_sample
 from rmpc_ros.robust.horizon import LinearHorizon
 from rmpc_ros.robust.policy import structure
 from rmpc_ros.robust.scenario import sample_size
 from rmpc_ros.robust.uncertain_program import UncertainProgram
-from rmpc_ros.sets.base import UncertaintySet
 from rmpc_ros.sets.box import Box
-from rmpc_ros.sets.calibrate import calibrate
 from rmpc_ros.sets.lifting import Saturation
-from rmpc_ros.sets.svc import SupportVectorSet, learn_shape
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Method = Literal["support_vectors", "scenarios", "box"]
-Feedback = Literal["full", "scaled"]
+Feedback = Literal["full", "scaled", "fixed"]
+Shape = Literal["joint", "rows"]
 METHODS: tuple[Method, ...] = ("support_vectors", "scenarios", "box")
 
 
@@ -62,7 +61,7 @@ class StochasticProblem:
     state_root, input_root : factors L of the stage cost |L x|^2 + |L u|^2 (may have no rows)
     input_price : (nu,) linear cost of the inputs
     penalty : of one unit of slack; must exceed the multipliers of the state constraints
-    K : (nu, nx) law behind scaled feedback
+    K : (nu, nx) law behind scaled and fixed feedback
     terminal : (nx, nx) weight of the last state, default that of the stages
     """
 
@@ -117,6 +116,8 @@ def samples_needed(
 
 def _decisions(stage: int, nw: int, feedback: Feedback) -> int:
     """Decisions (of one input) that act on the state after `stage` steps: v(0..stage-1) and M."""
+    if feedback == "fixed":
+        return stage
     if feedback == "scaled":
         return stage + (stage > 1)
     return stage + nw * stage * (stage - 1) // 2
@@ -135,7 +136,15 @@ class StochasticMpc:
     saturation : phi
     epsilon, beta : chance and one minus confidence
     nu : share of the training points left outside by the support-vector program
-    feedback : "full" or "scaled"
+    feedback : "full", "scaled" or "fixed"
+    shape : of the support-vector sets, "joint" or "rows"
+
+    Raises
+    ------
+    DataError
+        Too few samples.
+    ConfigError
+        An unknown choice, or no law K behind the feedback.
     """
 
     def __init__(
@@ -149,8 +158,13 @@ class StochasticMpc:
         beta: float = 0.05,
         nu: float = 0.05,
         feedback: Feedback = "full",
+        shape: Shape = "joint",
     ) -> None:
-        self.problem, self.method, self.feedback = problem, method, feedback
+        for word, known in ((feedback, ("full", "scaled", "fixed")), (shape, ("joint", "rows"))):
+            if word not in known:
+                raise ConfigError(f"choice {word!r} is unknown; known: {', '.join(known)}")
+        self.problem, self.method, self.feedback, self.shape = problem, method, feedback, shape
+        self.saturation = saturation
         N, nu_inputs, nw = problem.horizon, problem.B.shape[1], problem.E.shape[1]
         learn, fresh = np.atleast_2d(np.asarray(training, float)), np.atleast_2d(np.asarray(samples, float))
         self.samples = samples_needed(method, N, nw, epsilon, beta, feedback)
@@ -159,23 +173,19 @@ class StochasticMpc:
         if method == "support_vectors":  # calibration wastes less with more samples: all of them count
             self.samples = len(fresh)
         fresh = fresh[: self.samples]
-        limit = np.full(N * nw, saturation.limit)
-        lift = saturation.lift
-        if method == "box":
-            box = Box(fresh.min(axis=0), fresh.max(axis=0))
-            limit, lift = np.maximum(np.abs(box.lower), np.abs(box.upper)), _twice
+        limit = np.full(2 * N * nw, saturation.limit)
         p = UncertainProgram()
-        lifted = lift(learn)
-        both = p.uncertain(
-            "lifted", p.members("range", Box(-np.tile(limit, 2), np.tile(limit, 2))), lifted.mean(0), np.cov(lifted.T)
-        )
+        lifted = saturation.lift(learn)
+        both = p.uncertain("lifted", p.members("range", Box(-limit, limit)), lifted.mean(0), np.cov(lifted.T))
         w, seen = both[: N * nw], both[N * nw :]
         x0, offset = p.parameter("x0", problem.A.shape[0]), p.parameter("offset", N * problem.A.shape[0])
         bound = p.parameter("bound", N * len(problem.H))
         if feedback == "full":
             u = p.decide("u", structure("full", N, nu_inputs, nw), seen)
-        else:
+        elif feedback == "scaled":
             u = p.decide("u", N * nu_inputs) + p.decide("m", 1).spread(self._reaction(), seen)
+        else:
+            u = p.decide("u", N * nu_inputs) + self._reaction() @ seen
         slack = p.decide("slack", N, lower=0.0)
         X = LinearHorizon(problem.A, problem.B, problem.E, N).states(x0, u, w, offset)
         p.forall(u <= np.tile(problem.u_upper, N), "input limit")
@@ -199,23 +209,18 @@ class StochasticMpc:
         self, learn: Matrix, fresh: Matrix, saturation: Saturation, epsilon: float, beta: float, nu: float
     ) -> list[Oracle]:
         """Worst members for the rows of stage 1..N."""
-        N, nw = self.problem.horizon, self.problem.E.shape[1]
+        N = self.problem.horizon
         if self.method == "scenarios":
             lifted = saturation.lift(fresh)
             return [worst_sample(lifted)] * N
         if self.method == "box":
-            box = Box(fresh.min(axis=0), fresh.max(axis=0))
-            return [lambda d: _twice(box.maximisers(d[:, : N * nw] + d[:, N * nw :]))] * N
-        self.stage_sets: list[tuple[Matrix, SupportVectorSet]] = []
-        oracles = []
-        for t in range(1, N + 1):
-            seen = self._visible(t)
-            shape, _ = learn_shape(saturation.lift(learn) @ seen, nu)
-            level = calibrate(shape.level(saturation.lift(fresh) @ seen), epsilon, 1 - beta).level
-            members = shape.with_level(max(level, float(shape.level(shape.center()))))
-            self.stage_sets.append((seen, members))
-            oracles.append(_through(seen, members))
-        return oracles
+            return [worst_in_box(fresh.min(axis=0), fresh.max(axis=0), saturation)] * N
+        learn, fresh = saturation.lift(learn), saturation.lift(fresh)
+        self.stage_sets = [
+            StageSet(groups_of(self._visible(t), self.shape == "joint"), learn, fresh, nu, epsilon, 1 - beta)
+            for t in range(1, N + 1)
+        ]
+        return [stage.worst for stage in self.stage_sets]
 
     def _reaction(self) -> Matrix:
         """M_K (N nu, N nw): how u = K x reacts to the disturbances."""
@@ -227,20 +232,21 @@ class StochasticMpc:
         before = np.vstack([np.zeros((nx, closed.shape[1])), closed[:-nx]])
         return np.asarray(np.kron(np.eye(N), problem.K) @ before)
 
-    def _visible(self, t: int) -> Matrix:
-        """Orthonormal basis (2 N nw, r) of the directions in (w, phi(w)) that the rows of stage t can take."""
+    def _visible(self, t: int) -> list[Matrix]:
+        """For each row of stage t the directions (k, 2 N nw) in (w, phi(w)) that its coefficients can take."""
         problem, N = self.problem, self.problem.horizon
         nx, nw = problem.A.shape[0], problem.E.shape[1]
         if self.feedback == "full":
             acting = np.concatenate([np.arange(t * nw), N * nw + np.arange((t - 1) * nw)])
-            return np.eye(2 * N * nw)[:, acting]
+            return [np.eye(2 * N * nw)[acting]] * len(problem.H)
         horizon = LinearHorizon(problem.A, problem.B, problem.E, N)
         rows = slice((t - 1) * nx, t * nx)
         direct = problem.H @ horizon.through(problem.E)[rows]
         fed_back = problem.H @ horizon.through(problem.B)[rows] @ self._reaction()
+        if self.feedback == "fixed":
+            return list(np.hstack([direct, fed_back])[:, None, :])
         none = np.zeros_like(direct)
-        _, size, basis = np.linalg.svd(np.vstack([np.hstack([direct, none]), np.hstack([none, fed_back])]))
-        return np.asarray(basis[: int(np.sum(size > 1e-9 * size[0]))].T)
+        return list(np.stack([np.hstack([direct, none]), np.hstack([none, fed_back])], axis=1))
 
     def step(self, x: ArrayLike, bound: ArrayLike, offset: ArrayLike | None = None) -> StochasticStep:
         """Decide from the measured state (nx,), state bounds h(1..N) (N m,), known offsets d(0..N-1) (N nx,).
@@ -257,12 +263,20 @@ class StochasticMpc:
         return StochasticStep(inside, slack, solution.seconds, self._solver.rounds)
 
 
-def _through(basis: Matrix, members: UncertaintySet) -> Oracle:
-    """Oracle of a set on the coordinates basis'(w, phi(w)); directions lie in the span of the basis."""
-    return lambda directions: np.asarray(np.atleast_2d(members.maximisers(directions @ basis)) @ basis.T)
+def worst_in_box(lower: Vector, upper: Vector, saturation: Saturation) -> Oracle:
+    """Worst (w, phi(w)) of a'w + b'phi(w) over lower <= w <= upper: at an end, or where a_i + b_i phi'(w_i) = 0."""
+    d = lower.size
 
+    def oracle(directions: Matrix) -> Matrix:
+        a, b = directions[:, :d], directions[:, d:]
+        if saturation.kind == "clip":
+            turn = np.full_like(a, saturation.limit)
+        else:
+            ratio = np.divide(a, b, out=np.zeros_like(a), where=b != 0)
+            turn = saturation.limit * np.arctanh(np.sqrt(np.clip(1 + ratio, 0.0, 1 - 1e-12)))
+        ends = np.broadcast_to(lower, a.shape), np.broadcast_to(upper, a.shape)
+        candidates = np.stack([*ends, np.clip(turn, lower, upper), np.clip(-turn, lower, upper)])
+        best = np.argmax(a * candidates + b * saturation(candidates), axis=0)
+        return saturation.lift(np.take_along_axis(candidates, best[None], axis=0)[0])
 
-def _twice(w: ArrayLike) -> Matrix:
-    """(w, w): the lifted vector where phi(w) = w."""
-    rows = np.atleast_2d(np.asarray(w, float))
-    return np.hstack([rows, rows])
+    return oracle

@@ -2,8 +2,9 @@
 
 Noise (the study's own choice): w = scale * a, a(t) = rho a(t-1) + sqrt(1 - rho^2) s(t), s Student-t with `freedom`
 degrees scaled to unit variance: unbounded, heavy-tailed, correlated in time. Each run draws its own training,
-calibration and scenario data and its own disturbances, the same for the three methods. The published numbers come from
-another noise (its coefficients were not printed): compare the order, not the values.
+calibration and scenario data and its own disturbances, the same for the three methods, which all have the same feedback
+(`--set feedback=fixed|scaled|full`). The published numbers come from another noise (its coefficients were not printed):
+compare the order, not the values.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_discrete_are
 
-from rmpc_ros.mpc.stochastic import METHODS, StochasticMpc, StochasticProblem, samples_needed
-from rmpc_ros.sets.lifting import Saturation
+from rmpc_ros.mpc.stochastic import StochasticMpc, StochasticProblem
+from rmpc_ros.studies._stochastic import CHOICES, NAMES, compared, controllers, lines, samples_wanted
 from rmpc_ros.studies.registry import Settings, Study
 
 Matrix = NDArray[np.float64]
@@ -38,7 +39,6 @@ B = np.array([[0.0], [0.0], [STEP / MASS[0]], [0.0]])
 E = np.array([[1.0], [0.5], [0.3], [0.4]])
 START = np.array([0.2, 1.0, -0.1, 0.1])
 SPEED, FORCE = 0.38, 1.6
-NAMES = {"support_vectors": "drmpc", "scenarios": "ssmpc", "box": "rmpc"}
 PUBLISHED = {  # table 3: average cost-to-go, CPU seconds per horizon 5, 10, 15
     "ssmpc": {"cost": [5.7117, 4.8119, 4.3150], "cpu_s": [2.2020, 5.0475, 10.3079]},
     "rmpc": {"cost": [6.0306, 5.4727, 5.3097], "cpu_s": [0.4664, 0.4934, 0.5709]},
@@ -86,78 +86,42 @@ def simulate(controller: StochasticMpc, w: Matrix) -> dict[str, Any]:
     return {
         "states": path,
         "inputs": np.array(inputs),
-        "cost": float(stage.mean()),
+        "average_cost": float(stage.mean()),
         "violations": float(np.mean(np.any(np.abs(path[1:, 2:]) > SPEED, axis=1))),
         "backup": backup,
         "samples": controller.samples,
-        "seconds": seconds,
+        "cpu_s": float(np.mean(seconds)),
     }
 
 
 def run(settings: Settings, folder: Path) -> dict[str, Any]:
     """Closed loops of all methods and horizons."""
-    epsilon, beta = settings["epsilon"], settings["beta"]
-    saturation = Saturation("tanh", settings["saturation"] * settings["scale"])
-    feedback: dict[str, Any] = {
-        "support_vectors": settings["drmpc_feedback"],
-        "scenarios": settings["ssmpc_feedback"],
-        "box": settings["rmpc_feedback"],
-    }
     results: dict[str, dict[str, Any]] = {}
     paths: dict[tuple[int, str], dict[str, Any]] = {}
     for horizon in settings["horizons"]:
-        gathered: dict[str, list[dict[str, Any]]] = {NAMES[m]: [] for m in METHODS}
+        gathered: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES.values()}
         outside: list[float] = []
         for n in range(settings["runs"]):
             rng = np.random.default_rng([settings["seed"], n])
             w = noise(1, settings["steps"], settings, rng)[0]
             training = noise(settings["n_train"], horizon, settings, rng)
-            most = max(
-                settings["n_calibration"], *(samples_needed(m, horizon, 1, epsilon, beta, feedback[m]) for m in METHODS)
-            )
-            fresh = noise(most, horizon, settings, rng)
-            for method in METHODS:
-                own = fresh[: settings["n_calibration"]] if method == "support_vectors" else fresh
-                controller = StochasticMpc(
-                    problem(horizon, settings["caution"]),
-                    method,
-                    training,
-                    own,
-                    saturation,
-                    epsilon,
-                    beta,
-                    settings["nu"],
-                    feedback[method],
-                )
-                if method == "support_vectors":
-                    test = saturation.lift(noise(4000, horizon, settings, rng))
-                    for seen, members in controller.stage_sets:
-                        outside.append(float(np.mean(~members.contains(test @ seen))))
-                gathered[NAMES[method]].append(simulate(controller, w))
-        here: dict[str, Any] = {"set_violation_mean": float(np.mean(outside))}
-        for method in METHODS:
-            name = NAMES[method]
-            loops = gathered[name]
-            paths[horizon, name] = loops[0]
-            here[name] = {
-                "average_cost": float(np.mean([loop["cost"] for loop in loops])),
-                "cpu_s": float(np.mean([s for loop in loops for s in loop["seconds"]])),
-                "samples": loops[0]["samples"],
-                "violations": float(np.mean([loop["violations"] for loop in loops])),
-                "backup_steps": int(sum(loop["backup"] for loop in loops)),
-            }
-        here["drmpc_cheapest"] = min(NAMES.values(), key=lambda k: here[k]["average_cost"]) == "drmpc"
-        results[str(horizon)] = here
+            fresh = noise(samples_wanted(settings, horizon), horizon, settings, rng)
+            three = controllers(problem(horizon, settings["caution"]), training, fresh, settings["scale"], settings)
+            test = three["drmpc"].saturation.lift(noise(4000, horizon, settings, rng))
+            outside += [float(np.mean(~stage.contains(test))) for stage in three["drmpc"].stage_sets]
+            for name, controller in three.items():
+                gathered[name].append(simulate(controller, w))
+        results[str(horizon)] = {
+            "set_violation_mean": float(np.mean(outside)),
+            **compared(gathered, "average_cost"),
+        }
+        paths |= {(horizon, name): loops[0] for name, loops in gathered.items()}
     folder.mkdir(parents=True, exist_ok=True)
     figure = folder / "two_mass_spring.png"
     _draw(paths, settings["horizons"], figure)
+    keys = ("epsilon", "beta", "n_train", "n_calibration", "steps", "runs", "seed", "feedback", "shape", "freedom")
     return {
-        "epsilon": epsilon,
-        "beta": beta,
-        "n_train": settings["n_train"],
-        "n_calibration": settings["n_calibration"],
-        "steps": settings["steps"],
-        "runs": settings["runs"],
+        **{key: settings[key] for key in keys},
         "horizons": results,
         "published": PUBLISHED,
         "figure": str(figure),
@@ -187,41 +151,39 @@ def _draw(paths: dict[tuple[int, str], dict[str, Any]], horizons: list[int], fil
 def table(result: dict[str, Any]) -> Iterable[str]:
     """Lines for people: ours beside the paper's."""
     yield (
-        f"{result['runs']} runs of {result['steps']} steps, epsilon {result['epsilon']}, beta {result['beta']}; "
-        "paper's figures in brackets (its noise is not published)"
+        f"{result['runs']} runs of {result['steps']} steps from seed {result['seed']}, epsilon {result['epsilon']}, "
+        f"beta {result['beta']}, {result['feedback']} feedback for all; the paper's cost and CPU in brackets (its noise is "
+        "not published)"
     )
-    for k, (horizon, methods) in enumerate(result["horizons"].items()):
+    yield f"DRMPC: {result['n_train']} training and {result['n_calibration']} calibration samples at every horizon"
+    for horizon, methods in result["horizons"].items():
         share = 100 * methods["set_violation_mean"]
         yield f"horizon {horizon}: the support-vector sets leave out {share:.2f} % of new samples"
-        for name in ("ssmpc", "rmpc", "drmpc"):
-            ours, paper = methods[name], result["published"][name]
-            known = k < 3 and horizon == str((5, 10, 15)[k])
-            theirs = f"({paper['cost'][k]:.3f}, {paper['cpu_s'][k]:.2f} s)" if known else ""
-            yield (
-                f"  {name:5s} cost {ours['average_cost']:.4f}  CPU {ours['cpu_s']:.4f} s {theirs}  samples "
-                f"{ours['samples']}  violations {100 * ours['violations']:.2f} %  backup steps {ours['backup_steps']}"
-            )
+        beside = {}
+        if horizon in ("5", "10", "15"):
+            k = ("5", "10", "15").index(horizon)
+            beside = {
+                name: f"({paper['cost'][k]:.3f}, {paper['cpu_s'][k]:.2f} s)"
+                for name, paper in result["published"].items()
+            }
+        yield from lines(methods, "average_cost", beside, 3)
 
 
 STUDY = Study(
     defaults={
         "horizons": [5, 10, 15],
         "steps": 100,
-        "runs": 3,
-        "n_train": 124,
-        "n_calibration": 310,
+        "runs": 20,
+        "n_train": 300,
+        "n_calibration": 59,
         "caution": 10.0,
         "epsilon": 0.05,
         "beta": 0.05,
-        "nu": 0.05,
         "rho": 0.5,
         "freedom": 2.5,
         "scale": 0.01,
-        "saturation": 1.5,
-        "drmpc_feedback": "scaled",
-        "ssmpc_feedback": "full",
-        "rmpc_feedback": "full",
-        "seed": 0,
+        **CHOICES,
+        "seed": 2026,
     },
     run=run,
     table=table,
