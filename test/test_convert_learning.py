@@ -9,11 +9,10 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 from rmpc_ros.errors import MessageError
 from rmpc_ros.learning.transition import Versions
+from rmpc_ros.learning.update import SUBJECTS, Update
 from rmpc_ros.nodes.checks import Layout, Peers, Window, packed
 from rmpc_ros.nodes.convert_learning import (
-    SUBJECTS,
     Transition,
-    Update,
     acknowledgement_from,
     acknowledgement_message,
     checksum,
@@ -161,7 +160,14 @@ def test_a_damaged_update_is_refused_by_name(subject, field: str, value, reason:
     assert f"field {named}: " in str(refused.value)
 
 
-@pytest.mark.parametrize("content", ["not json", "[1]", '{"a": Infinity}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("not json", "[1]", '{"a": Infinity}', '{"a": 1e999}', '{"a": %s}' % ("9" * 400), "[" * 60_000),
+        '{"a": "%s"}' % ("x" * 70_000),
+    ],
+    ids=["text", "list", "infinity", "overflow", "digits", "nested", "oversized"],
+)
 def test_content_with_a_right_checksum_is_still_checked(content: str) -> None:
     message = update_message(an_update("policy"), stamp(), "run-7")
     message.content_json, message.sha256 = content, checksum(content)

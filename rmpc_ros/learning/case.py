@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.config import PlantConfig
-from rmpc_ros.config.learning import Learning
+from rmpc_ros.config.learning import CampaignLearning
 from rmpc_ros.errors import ConfigError
 
 Vector = NDArray[np.float64]
@@ -34,7 +34,7 @@ class LearningCase:
     """
 
     config: PlantConfig
-    learning: Learning
+    learning: CampaignLearning
     agents: tuple[str, ...]
     steady: Vector
     product: int
@@ -77,6 +77,14 @@ def learning_case(config: PlantConfig) -> LearningCase:
             f"plant '{config.plant.name}' has no section 'learning' (prices, campaign, actions); "
             "config/reactor_separator_campaign.yaml has one"
         )
+    if learning.campaign is None:
+        raise config.error(
+            ("learning",),
+            "no key 'campaign': campaigns are what policies are trained on; give one, or use `rmpc run --learn`",
+        )
+    learning = CampaignLearning(
+        prices=learning.prices, actions=learning.actions, campaign=learning.campaign, online=learning.online
+    )
     linear = config.linear
     states = [s for v in linear.agents.values() for s in v.states]
     inputs = [u for v in linear.agents.values() for u in v.inputs]

@@ -117,11 +117,19 @@ class Outbox:
             raise DataError(f"outbox {self.path}: {error}") from error
         self._acknowledged = step
 
+    def before(self, step: int) -> int:
+        """Newest step kept before a step; -1: none."""
+        found = self._db.execute("select max(step) from kept where step < ?", (step,)).fetchone()[0]
+        return -1 if found is None else int(found)
+
+    def count_until(self, step: int) -> int:
+        """How many are kept up to a step."""
+        return int(self._db.execute("select count(*) from kept where step <= ?", (step,)).fetchone()[0])
+
     def pending(self, after: int, limit: int) -> list[tuple[Transition, int]]:
         """The oldest transitions later than a step, at most `limit`, each with the step kept before it or -1."""
-        before = self._db.execute("select max(step) from kept where step <= ?", (after,)).fetchone()[0]
         rows = self._db.execute("select * from kept where step > ? order by step limit ?", (after, limit))
-        found, link = [], -1 if before is None else int(before)
+        found, link = [], self.before(after + 1)
         for step, agent, layout, content, *versions in rows:
             found.append((decode(agent, int(step), layout, content, Versions(*versions)), link))
             link = int(step)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, NoReturn
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -17,37 +17,19 @@ from numpy.typing import NDArray
 
 import rmpc_ros.msg as msg
 from rmpc_ros.learning.transition import Transition, Versions
+from rmpc_ros.learning.update import Subject, Update
 from rmpc_ros.nodes.checks import ANY_TIME, Check, Peers, Window, packed
 from rmpc_ros.nodes.convert import header
 
 Vector = NDArray[np.float64]
-Subject = Literal["uncertainty", "model", "policy"]
-SUBJECTS: tuple[Subject, ...] = get_args(Subject)
-
-_CLASS = {"uncertainty": msg.UncertaintyUpdate, "model": msg.ModelUpdate, "policy": msg.PolicyUpdate}
+UPDATE_MESSAGES: dict[Subject, Any] = {
+    "uncertainty": msg.UncertaintyUpdate,
+    "model": msg.ModelUpdate,
+    "policy": msg.PolicyUpdate,
+}
+LARGEST = 65_536  # characters of a content or certificate; a larger one is a damaged message
+DIGITS = 18  # of a whole number
 _KIND_FIELD = {"uncertainty": "family", "model": "kind", "policy": "kind"}
-
-
-@dataclass(frozen=True)
-class Update:
-    """A new uncertainty set, model or policy for some agents.
-
-    Attributes
-    ----------
-    subject : "uncertainty", "model" or "policy"
-    kind : family of the set, kind of the model or policy
-    agents : whom it is for; empty for every agent
-    version : counts up; only a newer one replaces what is in force
-    content, certificate : JSON objects
-    """
-
-    subject: Subject
-    plant: str
-    agents: tuple[str, ...]
-    version: int
-    kind: str
-    content: dict[str, Any]
-    certificate: dict[str, Any]
 
 
 # -- transitions ------------------------------------------------------------------------------------------------------
@@ -163,7 +145,7 @@ def update_message(update: Update, stamp: Time, run: str) -> Any:
     ValueError
         The content or the certificate holds a number that is not finite.
     """
-    out = _CLASS[update.subject](header=header(stamp), run=run, plant=update.plant, agents=list(update.agents))
+    out = UPDATE_MESSAGES[update.subject](header=header(stamp), run=run, plant=update.plant, agents=list(update.agents))
     out.version = update.version
     setattr(out, _KIND_FIELD[update.subject], update.kind)
     out.content_json = json.dumps(update.content, allow_nan=False)
@@ -172,8 +154,22 @@ def update_message(update: Update, stamp: Time, run: str) -> Any:
     return out
 
 
+def subject_of(message: Any) -> Subject:
+    """What an update is about.
+
+    Raises
+    ------
+    TypeError
+        The message is not an update.
+    """
+    for subject, kind in UPDATE_MESSAGES.items():
+        if isinstance(message, kind):
+            return subject
+    raise TypeError(f"{type(message).__name__} is not an update")
+
+
 def update_from(message: Any, plant: str, peers: Peers, kinds: Sequence[str], in_force: int = 0) -> Update:
-    """Checked update of a message.
+    """Checked update of a message; what its content means is `rmpc_ros.learning.adoption`'s question.
 
     Parameters
     ----------
@@ -187,9 +183,7 @@ def update_from(message: Any, plant: str, peers: Peers, kinds: Sequence[str], in
         Other run or plant, unknown agent or kind, stale version, damaged content.
     """
     check = Check(message)
-    subject = next((name for name, cls in _CLASS.items() if isinstance(message, cls)), None)
-    if subject is None:
-        raise check.refuse("wrong value", "type", f"{type(message).__name__} is not an update")
+    subject = subject_of(message)
     if message.run != peers.run:
         raise check.refuse("other run", "run", f"'{message.run}'; this is run '{peers.run}'")
     if message.plant != plant:
@@ -203,10 +197,13 @@ def update_from(message: Any, plant: str, peers: Peers, kinds: Sequence[str], in
     kind = str(getattr(message, field))
     if kind not in kinds:
         raise check.refuse("wrong value", field, f"'{kind}'; allowed: {', '.join(kinds)}")
+    for part in ("content_json", "certificate_json"):
+        if len(getattr(message, part)) > LARGEST:
+            raise check.refuse("too large", part, f"{len(getattr(message, part))} characters; at most {LARGEST}")
     if message.sha256 != checksum(message.content_json):
         raise check.refuse("damaged", "sha256", "does not belong to content_json")
     return Update(
-        subject=SUBJECTS[list(_CLASS).index(subject)],
+        subject=subject,
         plant=plant,
         agents=tuple(message.agents),
         version=int(message.version),
@@ -225,9 +222,16 @@ def _object(check: Check, field: str, text: str) -> dict[str, Any]:
     def not_finite(word: str) -> NoReturn:
         raise check.refuse("not finite", field, f"{word} is in it")
 
+    def number(word: str) -> float:
+        value = float(word)
+        return value if math.isfinite(value) else not_finite(word)
+
+    def whole(word: str) -> int:
+        return int(word) if len(word) <= DIGITS else not_finite(f"{word[:DIGITS]}...")
+
     try:
-        found = json.loads(text, parse_constant=not_finite)
-    except json.JSONDecodeError as error:
+        found = json.loads(text, parse_constant=not_finite, parse_float=number, parse_int=whole)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise check.refuse("damaged", field, f"not valid JSON: {error}") from error
     if not isinstance(found, dict):
         raise check.refuse("damaged", field, f"a JSON {type(found).__name__}; expected an object")

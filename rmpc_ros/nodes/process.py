@@ -30,6 +30,7 @@ NODES = {
     "plant": "rmpc_ros.nodes.plant:PlantNode",
     "monitor": "rmpc_ros.nodes.monitor:MonitorNode",
     "recorder": "rmpc_ros.nodes.recorder:RecorderNode",
+    "learner": "rmpc_ros.nodes.learner:LearnerNode",
 }
 
 

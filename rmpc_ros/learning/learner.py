@@ -1,0 +1,350 @@
+"""What the learner does with transitions: when to fit what, when to publish, canary and roll-back. Knows no ROS.
+
+Sets and means, every `every` steps: each agent's residuals give a certified box (`residual_fit`) and their mean. An
+agent whose newest residual is outside its box gets a larger one at once.
+
+Policies go through three stages, each a new version in the ledger:
+
+    canary      trained on recorded disturbances (`replay`), better than what is in force on the newest third, which was
+                not trained on; one agent runs it alone
+    everybody   the canary's gain did not fall (`canary.fault`) over `trial` steps after `settle`
+    roll-back   it fell, a limit came near, or nobody adopted it: the content before, or none; also later, any time
+
+Everything published is in the ledger first, and all state is found again from ledger and store: a learner may be killed
+at any moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmpc_ros.config import PlantConfig
+from rmpc_ros.errors import ConfigError, DataError
+from rmpc_ros.learning.canary import Standing, fault, standing
+from rmpc_ros.learning.ledger import Ledger
+from rmpc_ros.learning.policy import Policy
+from rmpc_ros.learning.replay import Replay
+from rmpc_ros.learning.residual_fit import fit_residuals, rows_needed
+from rmpc_ros.learning.series import Series, Stretch
+from rmpc_ros.learning.transition import Transition
+from rmpc_ros.learning.update import Subject, Update
+from rmpc_ros.network.agent_design import AgentDesign
+from rmpc_ros.network.residual_set import design_bounds
+
+Array = NDArray[np.float64]
+
+MEMORY = 1500  # steps learned from
+LOOK = 5  # steps between two looks at a trial
+LEAST_ROWS = 60  # to train a policy on
+WORTH = 0.05  # a set is published when one of its half-widths differs by this share
+STAGES = ("canary", "everybody", "roll-back")
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line for people, and numbers beside it."""
+
+    sentence: str
+    figures: dict[str, Any]
+
+
+class Learner:
+    """The learner of one run.
+
+    Parameters
+    ----------
+    config : plant file with a section `learning`
+    designs : of its agents
+    ledger : what was published before
+    seed : of training
+    first : a policy to try before any is trained here
+
+    Raises
+    ------
+    ConfigError
+        The section is missing, or `first` is of another plant or shape.
+    """
+
+    memory = MEMORY
+
+    def __init__(
+        self,
+        config: PlantConfig,
+        designs: Mapping[str, AgentDesign],
+        ledger: Ledger,
+        seed: int = 0,
+        first: Policy | None = None,
+    ) -> None:
+        if config.learning is None:
+            raise ConfigError(f"plant '{config.plant.name}' has no section 'learning': nothing to learn for")
+        self.options = config.learning.online
+        self.plant, self.designs, self.ledger, self.seed = config.plant.name, dict(designs), ledger, seed
+        self.series = Series(config, designs, MEMORY)
+        self.replay = Replay(config, self.series)
+        self._agents = tuple(designs)
+        self._first = first if not ledger.entries("policy") else None
+        if first is not None:
+            self._check_first(first)
+        self._bounds = {name: design_bounds(design) for name, design in designs.items()}
+        self._looked = self._improved = -1
+        self._note = "collects transitions"
+        self.rollbacks = sum(u.certificate["stage"] == "roll-back" for u in ledger.entries("policy"))
+        self._standing: Standing | None = None
+
+    def _check_first(self, first: Policy) -> None:
+        actor, wanted = first.actor, self.replay.actor
+        if first.plant != self.plant or (actor.agents, actor.observations) != (wanted.agents, wanted.observations):
+            raise ConfigError(
+                f"the policy to try first is for plant '{first.plant}' with {actor.agents} agents and "
+                f"{actor.observations} observations; this is '{self.plant}' with {wanted.agents} and "
+                f"{wanted.observations}"
+            )
+
+    # -- what the node calls ------------------------------------------------------------------------------------------
+    def add(self, transitions: Iterable[Transition]) -> None:
+        """Take what is on disk."""
+        self.series.add(transitions)
+
+    def think(self) -> list[Update]:
+        """Updates to publish now; they are in the ledger already."""
+        newest = self.series.newest
+        if newest < self._looked + LOOK:
+            return []
+        self._looked = newest
+        found = self._policies()
+        if newest >= self._improved + self.options.every:
+            self._improved = newest
+            found += self._residuals(self._agents)
+        else:
+            found += self._residuals([name for name in self._agents if self._escaped(name)])
+        return found
+
+    def status(self) -> Status:
+        """How it goes."""
+        policy = next(reversed(self.ledger.entries("policy")), None)
+        row = self.series.row(self.series.newest)
+        figures: dict[str, Any] = {
+            "step": self.series.newest,
+            "policy_version": policy.version if policy else 0,
+            "policy_stage": policy.certificate["stage"] if policy else "none",
+            "roll_backs": self.rollbacks,
+            "set_version": self.ledger.newest_version("uncertainty"),
+            "model_version": self.ledger.newest_version("model"),
+        }
+        if self._standing is not None:
+            figures |= {"gain_per_hour": self._standing.mean, "smallest_margin": self._standing.margin}
+        if row is not None:
+            figures |= {f"{name} runs policy": v.policy for name, v in row.versions.items()}
+            figures |= {f"{name} runs set": v.uncertainty for name, v in row.versions.items()}
+        return Status(self._note, figures)
+
+    # -- sets and means -----------------------------------------------------------------------------------------------
+    def _escaped(self, agent: str) -> bool:
+        """Whether the newest residual is outside the agent's learned set."""
+        in_force, row = self.ledger.in_force("uncertainty", agent), self.series.row(self.series.newest)
+        if in_force is None or row is None or row.w is None:
+            return False
+        design = self.designs[agent]
+        residual = row.w[self.series.loop.rows[agent]] * design.scale[: design.nx]
+        low, high = (np.array(in_force.content["parameters"][side]) for side in ("lower", "upper"))
+        room = 1e-9 * (high - low)
+        return bool(np.any(residual < low - room) or np.any(residual > high + room))
+
+    def _residuals(self, agents: Iterable[str]) -> list[Update]:
+        """New sets and means for agents that have enough data and something worth saying."""
+        found: list[Update] = []
+        options = self.options
+        for agent in agents:
+            rows = self.series.residuals(agent)
+            if len(rows) < rows_needed(options.epsilon, options.confidence):
+                continue
+            design, (lower, upper) = self.designs[agent], self._bounds[agent]
+            names = design.names[: design.nx]
+            try:
+                fitted = fit_residuals(
+                    rows, lower, upper, options.epsilon, options.confidence, options.inflation, names
+                )
+            except DataError as error:
+                self._note = f"no new set for {agent}: {error}"
+                continue
+            content = fitted.set.to_dict()
+            new = (np.array(content["parameters"]["upper"]) - np.array(content["parameters"]["lower"])) / 2
+            share = float(np.mean(new / ((upper - lower) / 2)))
+            held = self.ledger.in_force("uncertainty", agent)
+            if held is not None and not self._differs(held.content["parameters"], content["parameters"]):
+                continue
+            certificate = fitted.certificate.to_dict() | {"share_of_design": share, "made_at": self.series.newest}
+            found.append(self._enter("uncertainty", (agent,), "box", content, certificate))
+            mean, error_of_mean = rows.mean(axis=0), rows.std(axis=0) / np.sqrt(len(rows))
+            evidence = {"samples": len(rows), "standard_error": error_of_mean.tolist(), "made_at": self.series.newest}
+            found.append(self._enter("model", (agent,), "residual_mean", {"mean": mean.tolist()}, evidence))
+            self._note = f"set {found[-2].version} for {agent}: {100 * share:.0f} % of the design's"
+        return found
+
+    @staticmethod
+    def _differs(held: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+        ends = [np.array([values["lower"], values["upper"]], float) for values in (held, new)]
+        half = (ends[0][1] - ends[0][0]) / 2
+        return bool(np.any(np.abs(ends[1] - ends[0]) > WORTH * half))
+
+    # -- policies -----------------------------------------------------------------------------------------------------
+    def _policies(self) -> list[Update]:
+        """Judge what is on trial, or train something new."""
+        stretch = self.series.stretch()
+        if stretch is None:
+            return []
+        latest = next(reversed(self.ledger.entries("policy")), None)
+        recent = slice(-self.options.trial, None)
+        self._standing = standing(stretch.gain[recent], stretch.margin[recent])
+        if latest is not None and latest.certificate["stage"] != "roll-back":
+            update = self._judge(latest, stretch)
+            if update is not None or latest.certificate["stage"] == "canary":
+                return [update] if update is not None else []
+        return self._candidate(latest, stretch)
+
+    def _judge(self, latest: Update, stretch: Stretch) -> Update | None:
+        """The next stage of a policy that is in force somewhere; None where it stays as it is."""
+        options, stage = self.options, latest.certificate["stage"]
+        running = np.array([all(v[a].policy == latest.version for a in latest.agents) for v in stretch.versions])
+        since = self.series.newest - int(latest.certificate["made_at"])
+        if not running[-1]:
+            if since > 3 * options.decide + 2 * options.settle:
+                return self._roll_back(latest, f"not adopted by {', '.join(latest.agents)} within {since} steps")
+            return None
+        adopted = len(running) - int(np.argmin(running[::-1])) if not running.all() else 0
+        before = Standing.from_dict(latest.certificate["reference"])
+        margin = float(stretch.margin[adopted:].min())
+        counted = len(running) - adopted - options.settle
+        if counted < options.trial // 4:
+            after = Standing(before.mean, np.inf, margin, max(counted, 0))
+        else:
+            first = max(adopted + options.settle, len(running) - options.trial)
+            after = standing(stretch.gain[first:], stretch.margin[first:])
+            after = Standing(after.mean, after.error, min(after.margin, margin), after.steps)
+        complete = counted >= options.trial
+        why = fault(before, after, options.sigma * (1 if complete else 2), options.least_margin)
+        if why:
+            return self._roll_back(latest, why)
+        if stage != "canary" or not complete:
+            return None
+        self._note = f"policy {latest.version} passed its trial in {', '.join(latest.agents)}"
+        return self._enter(
+            "policy",
+            self._agents,
+            latest.kind,
+            latest.content,
+            self._evidence("everybody", latest.certificate["reference"])
+            | {"trial": after.to_dict(), "canary_version": latest.version},
+        )
+
+    def _roll_back(self, latest: Update, why: str) -> Update:
+        """A new version with the content that was in force everywhere before."""
+        entries = self.ledger.entries("policy")
+        bad = latest.content
+        good = next((u for u in reversed(entries) if self._stands(u) and u.content != bad), None)
+        kind, content = (good.kind, good.content) if good is not None else self._nothing()
+        self.rollbacks += 1
+        self._note = f"policy {latest.version} rolled back: {why}"
+        evidence = self._evidence("roll-back", latest.certificate["reference"])
+        return self._enter("policy", self._agents, kind, content, evidence | {"of": latest.version, "reason": why})
+
+    @staticmethod
+    def _stands(update: Update) -> bool:
+        """Whether an entry was in force everywhere."""
+        return update.certificate["stage"] in ("everybody", "roll-back")
+
+    def _nothing(self) -> tuple[str, dict[str, Any]]:
+        """The policy whose action is zero: the plant file's own targets."""
+        actor = self.replay.actor
+        return "constant", {
+            "agents": actor.agents,
+            "observations": actor.observations,
+            "actions": actor.actions,
+            "parameters": [0.0] * (actor.agents * actor.actions),
+        }
+
+    def _candidate(self, latest: Update | None, stretch: Stretch) -> list[Update]:
+        """A canary, where there is one that is worth it."""
+        if self._first is not None and len(stretch.steps) >= self.options.settle + 2 * LOOK:
+            policy, self._first = self._first, None
+            actor = policy.actor
+            content = {
+                "agents": actor.agents,
+                "observations": actor.observations,
+                "actions": actor.actions,
+                "parameters": policy.parameters.tolist(),
+            }
+            return [self._canary(actor.kind, content, stretch, {"origin": "given"})]
+        since = self.series.newest - (int(latest.certificate["made_at"]) if latest is not None else 0)
+        wait = self.options.every * (1 + 2 * self.rollbacks)  # after roll-backs more data is wanted before the next
+        if len(stretch.steps) < LEAST_ROWS or (latest is not None and since < wait + self.options.settle):
+            return []
+        cut = len(stretch.steps) * 2 // 3
+        start = None
+        if latest is not None and latest.kind == "affine":
+            start = np.array(latest.content["parameters"], float)
+        trained = self.replay.improve(start, stretch.x[0], stretch.w[:cut], self.seed + self.series.newest)
+        inside = self.replay.actor
+        compared = np.stack([np.zeros(inside.size) if start is None else start, trained])
+        held, new = self.replay.rewards(compared, stretch.x[cut], stretch.w[cut:])
+        if new <= held:
+            self._note = f"a trained policy was not better on unseen disturbances ({new:.1f} against {held:.1f})"
+            self._postpone(latest)
+            return []
+        content = {
+            "agents": inside.agents,
+            "observations": inside.observations,
+            "actions": inside.actions,
+            "parameters": trained.tolist(),
+        }
+        evidence = {"origin": "trained", "rows": len(stretch.steps), "expected_gain": float(new - held)}
+        return [self._canary(inside.kind, content, stretch, evidence)]
+
+    def _postpone(self, latest: Update | None) -> None:
+        del latest
+        self._looked = self.series.newest + self.options.every - LOOK
+
+    def _canary(self, kind: str, content: dict[str, Any], stretch: Stretch, more: Mapping[str, Any]) -> Update:
+        """First agent first; the reference is the time before, with one policy in force throughout."""
+        versions = [tuple(v[a].policy for a in self._agents) for v in stretch.versions]
+        same = 0
+        while same < len(versions) and versions[-1 - same] == versions[-1]:
+            same += 1
+        settled = max(same - (self.options.settle if same < len(versions) else 0), 2 * LOOK)
+        count = min(settled, 4 * self.options.trial)
+        reference = standing(stretch.gain[-count:], stretch.margin[-count:])
+        agent = self._agents[0]
+        update = self._enter(
+            "policy", (agent,), kind, content, self._evidence("canary", reference.to_dict()) | dict(more)
+        )
+        self._note = f"policy {update.version} on trial in {agent}"
+        return update
+
+    # -- the ledger ---------------------------------------------------------------------------------------------------
+    def _evidence(self, stage: str, reference: Mapping[str, Any]) -> dict[str, Any]:
+        return {"stage": stage, "reference": dict(reference), "made_at": self.series.newest}
+
+    def _enter(
+        self,
+        subject: Subject,
+        agents: tuple[str, ...],
+        kind: str,
+        content: dict[str, Any],
+        certificate: dict[str, Any],
+    ) -> Update:
+        version = max(self.ledger.newest_version(subject), self._seen(subject)) + 1
+        if "version" in certificate:
+            certificate = certificate | {"version": version}
+        update = Update(subject, self.plant, agents, version, kind, content, certificate)
+        self.ledger.enter(update)
+        return update
+
+    def _seen(self, subject: Subject) -> int:
+        """Newest version that an agent says it runs: of an earlier learner whose ledger is gone."""
+        row = self.series.row(self.series.newest)
+        return max((getattr(v, subject) for v in row.versions.values()), default=0) if row is not None else 0

@@ -1,0 +1,113 @@
+"""Policies judged on the disturbances that a plant has really lived through.
+
+    x(k+1) = (A + B K) x(k) + B c(k) + w(k),     c held between the policy's looks, w the recorded residuals
+
+With the authority that certified targets leave, the controllers do little else than hold c, so the linear network under
+constant deviations stands for them. w contains the linear model's error along the recorded trajectory. Rewards are the
+economics of the plant file on x and u. Thousands of steps take milliseconds for a whole population of policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmpc_ros.config import PlantConfig
+from rmpc_ros.learning.cross_entropy import CemOptions, first_state, iterate
+from rmpc_ros.learning.local_observation import LocalObservation
+from rmpc_ros.learning.local_target import LocalTarget
+from rmpc_ros.learning.policy import Actor
+from rmpc_ros.learning.series import Series
+
+Array = NDArray[np.float64]
+
+ACTIONS = 2  # per agent: offset of the set-point, back-off
+ITERATIONS = 20
+OPTIONS = CemOptions(population=48, spread=0.7, least_spread=0.05)
+
+
+class Replay:
+    """Recorded disturbances and the targets' way through the network.
+
+    Parameters
+    ----------
+    config : plant file with a section `learning`
+    series : whose designs, network and rewards are used
+    """
+
+    def __init__(self, config: PlantConfig, series: Series) -> None:
+        assert config.learning is not None
+        self._series = series
+        self._decide = config.learning.online.decide
+        self._observe = {name: LocalObservation(config, name) for name in series.designs}
+        self._target = {name: LocalTarget(config, design) for name, design in series.designs.items()}
+        first = next(iter(self._observe.values()))
+        self.actor = Actor("affine", len(series.designs), first.size, ACTIONS)
+        self._free = np.repeat(first.learnable(), ACTIONS)
+
+    def rewards(self, parameters: Array, start: Array, w: Array, actor: Actor | None = None) -> Array:
+        """Mean reward per hour (P,) of policies.
+
+        Parameters
+        ----------
+        parameters : (P, size)
+        start : (n,) normalised state before the first disturbance
+        w : (T, n) normalised residuals
+        actor : shape of the policies; `self.actor` by default
+        """
+        series, actor = self._series, actor or self.actor
+        loop, P = series.loop, len(parameters)
+        x, c = np.broadcast_to(start, (P, len(start))).copy(), np.zeros((P, loop.B.shape[1]))
+        rests = {name: np.zeros((P, design.nx)) for name, design in series.designs.items()}
+        xs, us = np.empty((len(w), P, len(start))), np.empty((len(w), P, c.shape[1]))
+        mean = np.zeros_like(x)
+        for k, disturbance in enumerate(w):
+            mean += x
+            if k % self._decide == self._decide - 1:
+                c, rests = self._decisions(actor, parameters, mean / self._decide, c, rests)
+                mean[:] = 0.0
+            xs[k], us[k] = x, x @ loop.K.T + c
+            x = x @ loop.A.T + c @ loop.B.T + disturbance
+        return np.asarray(series.reward(xs, us).mean(axis=0))
+
+    def _decisions(
+        self, actor: Actor, parameters: Array, mean: Array, c: Array, rests: Mapping[str, Array]
+    ) -> tuple[Array, dict[str, Array]]:
+        """Law deviations (P, m) and resting states that the agents choose, each for itself, from the last ones."""
+        series = self._series
+        states = {
+            name: design.physical_states(mean[:, series.loop.rows[name]]) for name, design in series.designs.items()
+        }
+        observations = np.stack([self._observe[name].vector(states, {}) for name in series.designs], axis=1)
+        actions = actor.act(parameters, observations)
+        chosen, resting = np.zeros_like(c), {}
+        for i, (name, design) in enumerate(series.designs.items()):
+            zeta = np.zeros((len(c), design.model.ng))
+            for other, neighbour in design.neighbours.items():
+                zeta[:, neighbour.columns] = np.hstack([rests[other], c[:, series.loop.columns[other]]])
+            resting[name], deviation = self._target[name].choose(actions[:, i], zeta, np.zeros(design.nx))
+            acts = np.any(actions[:, i] != 0.0, axis=-1)
+            chosen[:, series.loop.columns[name]] = np.where(acts, deviation, 0.0)[:, None]
+            resting[name] = np.where(acts[:, None], resting[name], 0.0)
+        return chosen, resting
+
+    def improve(self, parameters: Array | None, start: Array, w: Array, seed: int) -> Array:
+        """Parameters (size,) of an affine policy that the cross-entropy method finds on recorded disturbances.
+
+        `parameters` is where it starts; zero actions by default.
+        """
+        full = np.zeros(self.actor.size) if parameters is None else parameters.copy()
+
+        def objective(free: Array, generator: np.random.Generator) -> Array:
+            del generator  # the data are what they are
+            population = np.broadcast_to(full, (len(free), full.size)).copy()
+            population[:, self._free] = free
+            return self.rewards(population, start, w)
+
+        state = first_state(full[self._free], OPTIONS, seed)
+        for _ in range(ITERATIONS):
+            iterate(state, objective, OPTIONS)
+        full[self._free] = state.mean
+        return full

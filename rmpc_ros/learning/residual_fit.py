@@ -1,0 +1,98 @@
+"""A certified box of an agent's residuals: order statistics on half of the data, checked on data that came later.
+
+    U = { r : |r_i - m_i| <= rho s_i }
+
+Of the older four fifths of the rows the even ones give the shape (m: middle, s: half range), the odd ones the size rho
+by `calibrate`. rho is at least what every row needs, times `inflation`: a broken promise costs more than a wide tube.
+The newest fifth must then lie inside as the promise says, else there is no set. Cut to the design's bounds in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmpc_ros.errors import DataError
+from rmpc_ros.sets.box import Box
+from rmpc_ros.sets.calibrate import calibrate, calibration_samples_needed
+from rmpc_ros.sets.certificate import Certificate, FittedSet
+
+Array = NDArray[np.float64]
+
+
+def rows_needed(epsilon: float, confidence: float) -> int:
+    """Least number of rows that `fit_residuals` takes."""
+    return -(-5 * 2 * calibration_samples_needed(epsilon, confidence) // 4) + 3
+
+
+def fit_residuals(
+    rows: Array,
+    lower: Array,
+    upper: Array,
+    epsilon: float,
+    confidence: float,
+    inflation: float,
+    columns: Sequence[str],
+) -> FittedSet:
+    """Fit a box to residuals (N, d), oldest first.
+
+    Parameters
+    ----------
+    rows : physical units
+    lower, upper : (d,) the design's bounds
+    epsilon, confidence : of the promise
+    inflation : >= 1, of the half-widths
+    columns : names
+
+    Raises
+    ------
+    DataError
+        Too few rows, a column that never moves, or the newest fifth lies outside more often than epsilon.
+    """
+    needed = rows_needed(epsilon, confidence)
+    if len(rows) < needed:
+        raise DataError(
+            f"{len(rows)} residuals; {needed} are needed for epsilon {epsilon:g}, confidence {confidence:g}"
+        )
+    cut = len(rows) - len(rows) // 5
+    fitted, newest = rows[:cut], rows[cut:]
+    shape = fitted[::2]
+    middle, half = (shape.max(axis=0) + shape.min(axis=0)) / 2, np.ptp(shape, axis=0) / 2
+    still = np.flatnonzero(half <= 1e-12 * np.maximum(upper - lower, 1e-300))
+    if still.size:
+        raise DataError(f"the residual of {columns[int(still[0])]} never moves: nothing can be learned from it")
+    scores = np.max(np.abs(fitted - middle) / half, axis=1)
+    level = calibrate(scores[1::2], epsilon, confidence)
+    rho = inflation * max(level.level, float(scores.max()))
+    outside = int(np.sum(np.max(np.abs(newest - middle) / half, axis=1) > rho))
+    if outside > epsilon * len(newest):
+        raise DataError(
+            f"{outside} of the {len(newest)} newest residuals lie outside what the {cut} before them promise: "
+            "conditions have changed"
+        )
+    # Every row lies in the result: it was seen, whatever was promised.
+    low = np.minimum(middle - rho * half, rows.min(axis=0))
+    high = np.maximum(middle + rho * half, rows.max(axis=0))
+    box = Box(np.clip(low, lower, upper), np.clip(high, lower, upper))
+    certificate = Certificate(
+        "box",
+        epsilon,
+        confidence,
+        len(rows),
+        "order statistics (binomial tail), then a check on the newest fifth",
+        {
+            "rho": rho,
+            "index": level.index,
+            "calibrated_on": level.samples,
+            "held_out": len(newest),
+            "held_out_outside": outside,
+        },
+        (1, len(rows)),
+        f"With confidence {confidence:g} a new residual lies outside the box with probability at most {epsilon:g}; "
+        "assumes independent residuals from one distribution, which those of a process are only roughly. The box was "
+        f"enlarged by {inflation:g} beyond all {len(fitted)} residuals it was fitted to.",
+        tuple(columns),
+    )
+    return FittedSet(box, certificate)
