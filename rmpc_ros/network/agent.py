@@ -210,7 +210,8 @@ class Agent:
             Wrong dimension, not finite, not inside the design's set; or the controller's feedback is not "fixed". The
             set in force stays.
         InfeasibleError, NumericalError
-            The robust problem has no solution with it for the data in force. The set in force stays.
+            The robust problem has no solution with it for the data in force. The set in force stays; but a set that
+            grows is always taken, and the next step withdraws a promise that cannot be kept with it.
         """
         if members is None:
             self.disturbance.take_designs()
@@ -319,8 +320,8 @@ class Agent:
         # 2. What the neighbours promised for t = step .. step+N-1, and their states where they were received.
         self._neighbour_sets(step, neighbour_states or {}, data.zeta, data.radius)
 
-        # 3. My own promise for t = step+1 .. step+N, larger where everybody has agreed; the new last step is free inside
-        # the invariant box.
+        # 3. My own promise for t = step+1 .. step+N, larger where all have agreed; the new last step is free inside the
+        # invariant box.
         self._promise = self.negotiation.promise(self._promise_for(step), step)
         data.x[:] = x
         data.x_ref[:], data.u_ref[:] = design.x_ref, design.u_ref

@@ -95,7 +95,7 @@ class LadderAgent(Agent):
         self,
         design: AgentDesign,
         loops: Mapping[str, PidLoop] | None = None,
-        controller: Controller = "robust",
+        controller: str = "robust",
         followers: Iterable[str] | None = None,
     ) -> None:
         super().__init__(design, followers)
@@ -110,8 +110,7 @@ class LadderAgent(Agent):
             self._banks = {"pid": PidBank(designs), "pid_mpc": PidMpcBank(designs)}
         self._file_target = design.x_ref, design.u_ref
         self._policy_target = self._file_target
-        self._in_charge: Controller = controller
-        self._wanted: Controller = controller
+        self._in_charge = self._wanted = self.check_mode(controller)
         self._fresh = True  # the loops have not begun
         self._range = (design.input_upper - design.input_lower) / design.scale[design.nx :]
         self._authority = design.terminal[design.nx :]
@@ -120,7 +119,6 @@ class LadderAgent(Agent):
         self._about = np.zeros(design.nu)  # deviation it is about
         self._continued = np.zeros(design.nu)  # u* of the newest transfer
         self._changed: Controller | None = None  # who was in charge before this step
-        self.set_mode(controller)
 
     def start(
         self, step: int, promise: ForecastSet | None = None, acknowledged: Iterable[ForecastSet] = ()
@@ -155,7 +153,17 @@ class LadderAgent(Agent):
         Raises
         ------
         ConfigError
-            Unknown, or a PID's where the agent has none: the one in force stays.
+            See `check_mode`: the one in force stays.
+        """
+        self._wanted = self.check_mode(mode)
+
+    def check_mode(self, mode: str) -> Controller:
+        """The rung of a name, if this agent can stand on it.
+
+        Raises
+        ------
+        ConfigError
+            Unknown, or a PID's where the agent has none.
         """
         known = {word: word for word in CONTROLLERS}
         if mode not in known:
@@ -163,12 +171,18 @@ class LadderAgent(Agent):
         wanted = known[mode]
         if wanted not in CERTIFIED and wanted not in self._banks:
             raise ConfigError(f"agent '{self.design.name}' cannot change to {wanted}: {self._no_loops}")
-        self._wanted = wanted
+        return wanted
 
     def set_target(self, x_ref: Vector, u_ref: Vector) -> None:
         """As `Agent.set_target`; in force on the rung `learned` alone, and kept for when it is climbed."""
         super().set_target(x_ref, u_ref)  # raises where it is not certified
         self._policy_target = x_ref.copy(), u_ref.copy()
+        self._take_charge(self._in_charge)
+
+    def set_setpoint(self, x_ref: Vector, u_ref: Vector) -> None:
+        """Move the operator's target, which every rung but `learned` aims for; bounds as in `Agent.set_target`."""
+        super().set_target(x_ref, u_ref)
+        self._file_target = x_ref.copy(), u_ref.copy()
         self._take_charge(self._in_charge)
 
     def actuated(self, values: Vector) -> None:
@@ -179,10 +193,8 @@ class LadderAgent(Agent):
         if np.allclose(u, self._last_input, rtol=0.0, atol=1e-9):
             return
         self._deviation = self._deviation + u - self._last_input
-        self._last_input = u
-        bank = self._banks.get(self._in_charge)
-        if bank is not None and not self._fresh:
-            bank.track(u)
+        self._last_input, self._fresh = u, True  # the loops begin anew from there
+        self._about = self._deviation.copy()
 
     # -- the control step ---------------------------------------------------------------------------------------------
     def look(

@@ -22,28 +22,33 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rmpc_ros.config import load_plant
 from rmpc_ros.errors import ConfigError, DataError, MessageError, PromiseError
 from rmpc_ros.msg import AgentReport, Command, ForecastSet, Measurement
 from rmpc_ros.network import forecast as core
-from rmpc_ros.network.agent import Agent
 from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.network.carry import carried
 from rmpc_ros.network.decision import MODES, Decision
-from rmpc_ros.network.journal import Journal, decode, encode, facts_of
-from rmpc_ros.network.system import design_agents
+from rmpc_ros.network.journal import Journal, facts_of
+from rmpc_ros.network.ladder import LadderAgent
+from rmpc_ros.network.proposal import from_record, to_record
 from rmpc_ros.nodes import convert, qos
 from rmpc_ros.nodes.agent_part import AgentPart
 from rmpc_ros.nodes.checks import Layout, Peers, Window
+from rmpc_ros.nodes.designed import designed
 from rmpc_ros.nodes.diagnostics import ERROR, OK, WARN
 from rmpc_ros.nodes.managed import ManagedNode
+from rmpc_ros.nodes.modes import MODE, Modes
 from rmpc_ros.nodes.parameters import Param
 from rmpc_ros.nodes.process import main as run_node
+from rmpc_ros.nodes.proposals import Proposals
 from rmpc_ros.nodes.round import Inputs, Round
+from rmpc_ros.nodes.setpoints import Setpoints
+from rmpc_ros.nodes.transitions import Transitions
+from rmpc_ros.nodes.updates import Updates
 from rmpc_ros.nodes.wiring import Readings, Wire
 from rmpc_ros.srv import GetPolicy
 
-PHASE = 0.3  # of a period: free-running agents decide this long after the period's begin, when the sensors have spoken
+PHASE = 0.2  # of a period: free-running agents decide this long after the period's begin, when the sensors have spoken
 LOOKS = 10  # a period is looked at so many times for the phase
 FRESH = 1.5  # periods: an older sensor value is stale
 CONNECT = 10.0  # seconds to wait for a recorder
@@ -67,24 +72,26 @@ class AgentNode(ManagedNode):
             choices=("lockstep", "free"),
         ),
         Param("journal", "", "file that holds the newest commitment; none without it"),
+        Param("durable", True, "the journal waits for the disk; false: it survives the process, not a power failure"),
         Param(
             "neighbour_wait", -1.0, "most to wait for neighbours in lockstep [s]; -1: the plant file's", low=-1, high=60
         ),
         Param("deadline", -1.0, "a later decision is dropped [s]; -1: half of the plant file's", low=-1, high=600),
         Param("recorded", False, "wait for a recorder before the first step"),
+        Param("outbox", "", "file of transitions that the learner has not acknowledged; no learner without it"),
+        MODE,
     )
 
     # -- configure ----------------------------------------------------------------------------------------------------
     def configure(self) -> None:
         """Design, controller, publishers, journal."""
-        self.config = load_plant(self.values["plant"])
+        self.config, designs = designed(self.values["plant"])
         base, _, last = self.get_namespace().rpartition("/")
         self.agent = self.values["agent"] or last
         if self.agent not in self.config.agents:
             raise ConfigError(f"parameter agent = {self.agent!r}; give one of {', '.join(self.config.agents)}")
         self.base = base
         self.spec = self.config.agents[self.agent]
-        designs = design_agents(self.config)
         self.design = designs[self.agent]
         self.run = self.values["run"] or self.config.plant.name
         self.peers = peers_of(designs, self.run)
@@ -102,7 +109,7 @@ class AgentNode(ManagedNode):
                 f"agent {self.agent} waits {self.wait:g} s for neighbours (network.wait); give less, below its "
                 f"deadline of {self.deadline:g} s (half of network.deadline)"
             )
-        self.journal = Journal(Path(self.values["journal"])) if self.values["journal"] else None
+        self.journal = Journal(Path(self.values["journal"]), self.values["durable"]) if self.values["journal"] else None
         own = f"agent {self.agent}"
         self._sensors = [Wire(s, list(self.spec.states), f"{own}, sensor {s.topic}") for s in self.spec.sensors]
         self._actuators = [Wire(a, list(self.spec.inputs), f"{own}, actuator {a.topic}") for a in self.spec.actuators]
@@ -114,7 +121,12 @@ class AgentNode(ManagedNode):
         self._outputs = [self.create_publisher(wire.kind, wire.topic, qos.SENSOR) for wire in self._actuators]
         self._last: tuple[int, Any, Any] | None = None
         self._policy = self.create_service(GetPolicy, "~/get_policy", self._on_get_policy)
-        self.parts: list[AgentPart] = []
+        followers = tuple(name for name, design in designs.items() if self.agent in design.neighbours)
+        self.proposals = Proposals(self, followers)
+        self.parts: list[AgentPart] = [Modes(self), self.proposals, Setpoints(self)]
+        if self.values["outbox"]:
+            transitions = Transitions(self)
+            self.parts += [transitions, Updates(self, transitions)]
         self._measured = (
             self.create_publisher(Measurement, "measurement", qos.STEP) if self.values["timing"] == "free" else None
         )
@@ -135,16 +147,17 @@ class AgentNode(ManagedNode):
     # -- activate -----------------------------------------------------------------------------------------------------
     def open(self) -> None:
         """Promise, then listen."""
-        self.controller = Agent(self.design)
+        mode = self.mode_word(str(self.get_parameter(MODE.name).value))
+        self.controller = LadderAgent(self.design, self.spec.pid, mode, self.proposals.followers)
         self.round = Round(self.spec.neighbours, self.wait)
         self.counts = dict.fromkeys(MODES, 0)
         self.late = 0
         self._hole = -1  # step of a measurement with a number missing
         self._last = None
         self._promise = self._first_promise()
-        self._forecast.publish(convert.forecast_message(self._promise, self._stamp(), self.run))
+        self.publish_forecast(self._promise)
         for name in self.spec.neighbours:
-            self.listen(ForecastSet, f"{self.base}/{name}/forecast", partial(self._on_forecast, name), qos.PROMISE)
+            self.listen(ForecastSet, f"{self.base}/{name}/forecast", partial(self.on_forecast, name), qos.PROMISE)
             self.listen(Measurement, f"{self.base}/{name}/measurement", partial(self._on_neighbour, name), qos.STEP_NOW)
         self._opened, self._begun = time.monotonic(), False
         self._pending: tuple[Inputs, float] | None = None
@@ -170,14 +183,19 @@ class AgentNode(ManagedNode):
         if self.journal is not None:
             self.journal.close()
 
+    def mode_word(self, word: str) -> str:
+        """A mode, or what the plant file says for the empty word."""
+        return word or self.spec.mode or self.config.controller.mode
+
     def _first_promise(self) -> core.ForecastSet:
         """The newest commitment of this run from the journal, or the invariant box for all time."""
         record = self.journal.read() if self.journal is not None else None
         if record is not None and facts_of(record.payload).get("run") == self.run:
             try:
-                found = decode(record.payload, {"promise": core.ForecastSet})["promise"]
-                promise = self.controller.start(found.step, found)
-            except (DataError, PromiseError) as error:
+                found, acknowledged = from_record(record.payload)
+                self.controller.set_mode(facts_of(record.payload).get("mode", self.controller.mode))
+                promise = self.controller.start(found.step, found, acknowledged)
+            except (ConfigError, DataError, PromiseError) as error:
                 raise ConfigError(
                     f"{self.values['journal']}: {error}; remove it only if no neighbour relies on it"
                 ) from error
@@ -229,19 +247,22 @@ class AgentNode(ManagedNode):
         self.round.measurement(name, heard.step, heard.values)
         self._decide_when_due()
 
-    def _on_forecast(self, name: str, message: ForecastSet) -> None:
+    def on_forecast(self, name: str, message: ForecastSet) -> None:
+        """What an agent says on its `forecast` topic."""
         try:
             forecast = convert.forecast_from(message, self._only(name), self._window())
         except MessageError as error:
             self.diagnostics.reject(str(error))
             return
-        if forecast.kind == "commitment":
-            self.round.promise(forecast)
-            self._decide_when_due()
+        if forecast.kind != "commitment":
+            self.proposals.heard(forecast)
+            return
+        self.round.promise(forecast)
+        self._decide_when_due()
 
     def _only(self, name: str) -> Peers:
         """Who may speak on a neighbour's topic."""
-        return Peers(self.run, {name: self.peers.agents[name]})
+        return Peers(self.run, {name: self.peers.agents[name]}, tuple(self.peers.agents))
 
     def _window(self, first_step: int = 0) -> Window:
         """Stamps may be ahead of this node's clock by a little: /clock and the message take different ways."""
@@ -285,6 +306,11 @@ class AgentNode(ManagedNode):
 
     def _prepare(self, inputs: Inputs, began: float) -> None:
         self._pending = inputs, began
+        for promise in inputs.promises:
+            try:
+                self.controller.receive(promise)
+            except PromiseError as error:
+                self.diagnostics.reject(f"promise refused: {error}")
         for part in self.parts:
             part.prepare(inputs)
 
@@ -321,11 +347,6 @@ class AgentNode(ManagedNode):
 
     # -- the step -----------------------------------------------------------------------------------------------------
     def _decide(self, inputs: Inputs, began: float) -> None:
-        for promise in inputs.promises:
-            try:
-                self.controller.receive(promise)
-            except PromiseError as error:
-                self.diagnostics.reject(f"promise refused: {error}")
         decision = self.controller.step(inputs.step, inputs.state, inputs.neighbour_states)
         if time.monotonic() - began > self.deadline:
             self._drop(decision, time.monotonic() - began)
@@ -333,6 +354,8 @@ class AgentNode(ManagedNode):
         self.counts[decision.mode] += 1
         command = self._act(decision)
         promise = self._commit(decision, self._in_force(inputs))
+        if promise is decision.forecast:
+            self.proposals.speak(decision)
         self._tell(decision, command, promise, began)
         for part in self.parts:
             part.decided(decision, inputs)
@@ -362,7 +385,15 @@ class AgentNode(ManagedNode):
         if self.journal is None:
             return True
         try:
-            self.journal.write(encode({"promise": decision.forecast}, run=self.run, step=decision.step))
+            self.journal.write(
+                to_record(
+                    decision.forecast,
+                    self.controller.acknowledged(),
+                    run=self.run,
+                    step=decision.step,
+                    mode=self.controller.mode,
+                )
+            )
         except OSError as error:
             self.diagnostics.say("journal", ERROR, f"cannot write: {error}; the promise is not renewed")
             return False
@@ -380,6 +411,10 @@ class AgentNode(ManagedNode):
         )
 
     # -- messages out -------------------------------------------------------------------------------------------------
+    def publish_forecast(self, forecast: core.ForecastSet) -> None:
+        """Say something on the own `forecast` topic."""
+        self._forecast.publish(convert.forecast_message(forecast, self._stamp(), self.run))
+
     def _act(self, decision: Decision) -> Command:
         """Command and wired actuators: they may go first, because every command keeps the old promise too."""
         stamp = self._stamp()
@@ -414,7 +449,11 @@ class AgentNode(ManagedNode):
             self.diagnostics.say("", OK, "waiting for the first measurement", **missed)
             return
         decision = self._decision
-        level, word = {"optimal": (OK, "optimal"), "certified": (OK, "follows its certified policy")}.get(
+        level, word = {
+            "optimal": (OK, "optimal"),
+            "certified": (OK, "follows its certified policy"),
+            "uncertified": (WARN, f"{decision.report.controller} decides, nothing is guaranteed"),
+        }.get(
             decision.mode, (WARN if decision.mode == "backup" else ERROR, f"{decision.mode}: {decision.report.reason}")
         )
         if not decision.report.promise_kept:
@@ -428,6 +467,7 @@ class AgentNode(ManagedNode):
             word,
             step=decision.step,
             mode=decision.mode,
+            controller=decision.report.controller,
             solve_ms=decision.report.solve_ms,
             step_ms=decision.report.step_ms,
             smallest_margin=min(decision.report.margins.values(), default=float("nan")),

@@ -48,10 +48,12 @@ class Peers:
     ----------
     run : identifier of the run
     agents : layout of every agent that is known
+    others : agents that are not taken, but may be spoken about
     """
 
     run: str
     agents: Mapping[str, Layout]
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -106,10 +106,12 @@ def forecast_from(message: msg.ForecastSet, peers: Peers, window: Window = ANY_T
         raise check.refuse("wrong value", "shape", f"'{message.shape}'; allowed: 'box'")
     kind = check.choice("kind", KINDS)
     acknowledged = str(message.acknowledged_agent)
-    allowed = tuple(peers.agents) if kind == "acknowledgement" else ("",)
+    allowed = tuple(dict.fromkeys((*peers.agents, *peers.others))) if kind == "acknowledgement" else ("",)
     if acknowledged not in allowed:
         want = f"expected one of {', '.join(allowed)}" if allowed[0] else f"a {kind} has none"
         raise check.refuse("unknown agent", "acknowledged_agent", f"'{acknowledged}'; {want}")
+    if message.adopted > message.settled:
+        raise check.refuse("wrong value", "adopted", f"{message.adopted} lies after settled = {message.settled}")
     return ForecastSet(
         agent=str(message.agent),
         step=step,

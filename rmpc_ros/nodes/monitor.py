@@ -92,7 +92,7 @@ class MonitorNode(ManagedNode):
 
     # -- messages in --------------------------------------------------------------------------------------------------
     def _only(self, name: str) -> Peers:
-        return Peers(self.peers.run, {name: self.peers.agents[name]})
+        return Peers(self.peers.run, {name: self.peers.agents[name]}, tuple(self.peers.agents))
 
     def _on_forecast(self, name: str, message: ForecastSet) -> None:
         try:
@@ -102,6 +102,8 @@ class MonitorNode(ManagedNode):
             return
         watched = self.watched[name]
         watched.heard = time.monotonic()
+        if forecast.kind != "commitment":
+            return
         watched.promises[forecast.step] = forecast
         while len(watched.promises) > KEPT:
             del watched.promises[min(watched.promises)]
