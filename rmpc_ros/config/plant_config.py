@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, PrivateAttr
 
 from rmpc_ros.config import derive
+from rmpc_ros.config.adapting import Adaptation, Estimator
 from rmpc_ros.config.learning import Learning
 from rmpc_ros.config.sections import Agent, Controller, Input, Network, Plant, Section, Simulation, State
 from rmpc_ros.config.source import KeyPath, Problem, Source
@@ -23,7 +24,8 @@ Matrix = NDArray[np.float64]
 class PlantConfig(Section):
     """A plant file. Vectors are in the units of the file, in the order of the agent's states or inputs.
 
-    The section `learning` is typed in `config.learning`, the others in `sections`.
+    The section `learning` is typed in `config.learning`, `adaptation` and `estimator` in `config.adapting`, the
+    others in `sections`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
@@ -33,6 +35,8 @@ class PlantConfig(Section):
     controller: Controller = Controller()
     network: Network = Network()
     learning: Learning | None = None
+    adaptation: Adaptation | None = None
+    estimator: Estimator | None = None
     simulation: Simulation = Simulation()
 
     _origin: Source | None = PrivateAttr(default=None)

@@ -55,19 +55,30 @@ def one_step_residual(
     DataError
         A neighbour is missing or a value is not finite.
     """
-    zeta = np.empty(design.model.ng)
-    for name, neighbour in design.neighbours.items():
-        if name not in neighbour_states or name not in neighbour_deviations:
-            raise DataError(f"residual of agent '{design.name}': nothing is known about its neighbour '{name}'")
-        states = neighbour.normalise_states(neighbour.coordinates(neighbour_states[name]))
-        deviations = neighbour_deviations[name] / neighbour.scale[len(states) :]
-        zeta[neighbour.columns] = np.concatenate([states, deviations])
+    zeta = neighbour_quantities(design, neighbour_states, neighbour_deviations)
     model, x = design.model, design.normalise(state)
     c = (applied - design.steady_input) / design.scale[design.nx :] - model.K @ x
     residual = design.normalise(after) - (model.A @ x + model.B @ c + model.G @ zeta)
     if not np.all(np.isfinite(residual)):
         raise DataError(f"residual of agent '{design.name}': a measurement or input is not finite")
     return np.asarray(residual * design.scale[: design.nx])
+
+
+def neighbour_quantities(design: AgentDesign, states: Mapping[str, Vector], deviations: Mapping[str, Vector]) -> Vector:
+    """Zeta (ng,), normalised, of the neighbours' measured states and law deviations, physical.
+
+    Raises
+    ------
+    DataError
+        A neighbour is missing.
+    """
+    zeta = np.empty(design.model.ng)
+    for name, neighbour in design.neighbours.items():
+        if name not in states or name not in deviations:
+            raise DataError(f"residual of agent '{design.name}': nothing is known about its neighbour '{name}'")
+        own = neighbour.normalise_states(neighbour.coordinates(states[name]))
+        zeta[neighbour.columns] = np.concatenate([own, deviations[name] / neighbour.scale[len(own) :]])
+    return zeta
 
 
 def law_deviation(design: AgentDesign, state: Vector, applied: Vector) -> Vector:

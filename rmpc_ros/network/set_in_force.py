@@ -27,6 +27,7 @@ class SetInForce:
     ----------
     design_set : what the design reckons with; never exceeded
     present : in force
+    used : the same, moved by the learned mean of the last step
     mean : learned mean that moves the set in every step, or None
     grown : whether the set has grown since `grown` was last reset (when a plan was made)
     lost : why the last learned set was given up; empty while one is in force or none ever was
@@ -36,7 +37,7 @@ class SetInForce:
         self._design, self._problem, self._controller = design, problem, controller
         self._unit = design.scale[: design.nx]
         self.design_set = designs_own(design, problem)
-        self.present = self.design_set
+        self.present = self.used = self.design_set
         self.mean: ResidualMean | None = None
         self.grown = False
         self.lost = ""
@@ -53,16 +54,25 @@ class SetInForce:
             raise SetError(
                 f"{who}: feedback '{self._design.form}' has the design's set compiled in; only 'fixed' takes another"
             )
-        before = self.present, self.mean, self.grown
+        before = self.present, self.mean, self.grown, self.used
         self._use(certified(self._design, self._problem, members, self.design_set, self.present, rate), mean)
-        if try_it:
+        if try_it and not self.present.grows_beyond(before[0]):  # a larger set is taken in any case: it is the truth
             try:
                 self._controller.solve()
             except SolverError as error:
-                self._use(before[0], before[1])
-                self.grown = before[2]
+                self._restore(before)
                 raise type(error)(f"{who}: no plan with it for the present data ({error})", error.status) from error
         self.lost = ""
+
+    def possible(self, members: UncertaintySet, mean: ResidualMean | None, rate: float) -> bool:
+        """Whether `adopt` would succeed; what is in force stays in force."""
+        before = self.present, self.mean, self.grown, self.used
+        try:
+            self.adopt(members, mean, rate, try_it=True)
+        except (SetError, SolverError):
+            return False
+        self._restore(before)
+        return True
 
     def take_designs(self) -> None:
         """The design's set from now on."""
@@ -85,11 +95,16 @@ class SetInForce:
             return
         self._tighten(shifted(self._problem, self.present, self.design_set, mean, self._unit))
 
+    def _restore(self, before: tuple[ResidualSet, ResidualMean | None, bool, ResidualSet]) -> None:
+        self.present, self.mean, self.grown, _ = before
+        self._tighten(before[3])
+
     def _use(self, members: ResidualSet, mean: ResidualMean | None) -> None:
         self.grown = self.grown or members.grows_beyond(self.present)
         self.present, self.mean = members, mean
         self._tighten(members)
 
     def _tighten(self, members: ResidualSet) -> None:
+        self.used = members
         if isinstance(self._controller, FixedFeedback):
             self._controller.tighten(members.upper, members.lower, members.center)
