@@ -58,23 +58,30 @@ class Actor:
             out[:first] = generator.standard_normal(first) / np.sqrt(self.observations)
         return out
 
-    def act(self, parameters: Array, observations: Array) -> Array:
-        """Actions (P, ..., a, actions) of parameters (P, size) for observations (P, ..., a, o)."""
+    def output(self, parameters: Array, observations: Array) -> Array:
+        """What is bounded to actions: (P, ..., a, actions) of parameters (P, size), observations (P, ..., a, o)."""
         P = len(parameters)
         lead = observations.shape[:-2]
         if self.kind == "constant":
             shape = (P,) + (1,) * (len(lead) - 1) + (self.agents, self.actions)
-            constant = np.clip(parameters, -1.0, 1.0).reshape(shape)
-            return np.broadcast_to(constant, (*lead, self.agents, self.actions)).copy()
+            return np.broadcast_to(parameters.reshape(shape), (*lead, self.agents, self.actions)).copy()
         rows = observations.reshape(P, -1, self.observations)
         if self.kind == "affine":
-            out = np.clip(rows @ parameters.reshape(P, self.observations, self.actions), -1.0, 1.0)
+            out = rows @ parameters.reshape(P, self.observations, self.actions)
         else:
             cut = HIDDEN * self.observations
             W1, b1 = parameters[:, :cut], parameters[:, cut : cut + HIDDEN]
             W2 = parameters[:, cut + HIDDEN :].reshape(P, HIDDEN, self.actions)
-            out = np.tanh(np.tanh(rows @ W1.reshape(P, self.observations, HIDDEN) + b1[:, None]) @ W2)
+            out = np.tanh(rows @ W1.reshape(P, self.observations, HIDDEN) + b1[:, None]) @ W2
         return out.reshape(*lead, self.agents, self.actions)
+
+    def bound(self, output: Array) -> Array:
+        """Actions in [-1, 1]: tanh for the network, clipped for the others."""
+        return np.tanh(output) if self.kind == "network" else np.clip(output, -1.0, 1.0)
+
+    def act(self, parameters: Array, observations: Array) -> Array:
+        """Actions (P, ..., a, actions) of parameters (P, size) for observations (P, ..., a, o)."""
+        return self.bound(self.output(parameters, observations))
 
 
 @dataclass(frozen=True)
