@@ -17,8 +17,8 @@ from rmpc_ros.config import PlantConfig
 from rmpc_ros.config.sections import Actuator, Sensor
 from rmpc_ros.errors import ConfigError
 
-Kind = Literal["agent", "plant", "monitor", "recorder"]
-Profile = Literal["SENSOR", "STEP", "PROMISE", "REPORT", "UPDATE", "STATUS", "CLOCK"]
+Kind = Literal["agent", "plant", "monitor", "recorder", "learner"]
+Profile = Literal["SENSOR", "STEP", "PROMISE", "ROUNDS", "REPORT", "UPDATE", "STATUS", "CLOCK"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,9 @@ def node_specs(
     kills: Sequence[str] = (),
     simulated: bool = True,
     executor: str = "events",
+    learn: Path | None = None,
+    policy: Path | None = None,
+    mode: str = "",
 ) -> list[NodeSpec]:
     """Nodes of a plant file, in the order in which they are brought up.
 
@@ -92,6 +95,9 @@ def node_specs(
     journals : folder of the agents' journals
     kills : faults to inject, `AGENT@STEP:STEPS` (killed at a step, kept away for a number of steps)
     simulated : whether the plant is simulated here; else the agents use the machine's clock
+    learn : folder of the learner's database and the agents' outboxes; nothing is learned without it
+    policy : file of a policy that the learner tries first
+    mode : rung of the ladder on which all agents start, instead of the file's
 
     Raises
     ------
@@ -120,6 +126,10 @@ def node_specs(
                 "timing": timing,
                 "recorded": bag is not None and not only,
                 "journal": str(journals / f"{agent}.journal") if journals else "",
+                "outbox": str(learn / f"{agent}.outbox") if learn else "",
+                **({"mode": "learned"} if learn else {}),  # the rung on which policies move targets
+                "mode": mode,
+                "durable": not simulated,  # a simulated plant does not outlive the machine either
             },
         )
         for agent in (only or config.agents)
@@ -132,8 +142,12 @@ def node_specs(
         raise ConfigError(f"duration = {length:g} s; give at least one period of '{plant_file}', {config.period:g} s")
     steps = round(length / config.period)
     around = [NodeSpec("monitor", "monitor", base, dict(common))]
+    if learn is not None:
+        store = {"store": str(learn / "store.db"), "policy": str(policy) if policy else ""}
+        around.append(NodeSpec("learner", "learner", base, {**common, **store}))
     if bag is not None:
-        around.insert(0, NodeSpec("recorder", "recorder", base, {**common, "bag": str(bag)}))
+        recording = {"bag": str(bag), "learning": learn is not None}
+        around.insert(0, NodeSpec("recorder", "recorder", base, {**common, **recording}))
     if simulated:
         parameters = {
             **common,
@@ -164,8 +178,11 @@ def parse_kill(word: str) -> tuple[str, int, int]:
     return agent, int(begin), int(away)
 
 
-def topics(config: PlantConfig, namespace: str = "") -> list[Topic]:
-    """Every topic that the nodes of a plant publish, wired sensors and actuators included, each once."""
+def topics(config: PlantConfig, namespace: str = "", learning: bool = False) -> list[Topic]:
+    """Every topic that the nodes of a plant publish, wired sensors and actuators included, each once.
+
+    `learning`: with those of the learner and of agents that learn.
+    """
     base = base_namespace(config, namespace)
     found = [Topic("/clock", "rosgraph_msgs/Clock", "CLOCK")]
     for name, agent in config.agents.items():
@@ -177,9 +194,18 @@ def topics(config: PlantConfig, namespace: str = "") -> list[Topic]:
             Topic(f"{own}/applied", "rmpc_ros/Measurement", "REPORT"),
             Topic(f"{own}/forecast", "rmpc_ros/ForecastSet", "PROMISE"),
             Topic(f"{own}/report", "rmpc_ros/AgentReport", "REPORT"),
+            Topic(f"{own}/negotiation", "rmpc_ros/Negotiation", "ROUNDS"),
         ]
+        if learning:
+            found.append(Topic(f"{own}/transition", "rmpc_ros/Transition", "REPORT"))
+            found += [
+                Topic(f"{own}/{subject}_update", f"rmpc_ros/{subject.capitalize()}Update", "UPDATE")
+                for subject in ("uncertainty", "model", "policy")
+            ]
         wires: list[Sensor | Actuator] = [*agent.sensors, *agent.actuators]
         found += [Topic(wired_topic(own, wire.topic), wire.type, "SENSOR") for wire in wires]
+    if learning:
+        found.append(Topic(f"{base}/transition_ack", "rmpc_ros/TransitionAck", "UPDATE"))
     found += [
         Topic(f"{base}/markers", "visualization_msgs/MarkerArray", "STATUS"),
         Topic("/diagnostics", "diagnostic_msgs/DiagnosticArray", "STATUS"),

@@ -187,13 +187,39 @@ def run(
     restart_after: Annotated[
         float, typer.Option("--restart-after", min=0.0, help="Seconds a dead node is away.")
     ] = 0.0,
+    learn: Annotated[
+        bool, typer.Option("--learn", help="With the learner: sets and policies improve while it runs.")
+    ] = False,
+    policy: Annotated[Path | None, typer.Option("--policy", help="With --learn: a policy file to try first.")] = None,
+    mode: Annotated[str | None, typer.Option("--mode", help="Controller to start with, instead of the file's.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run [default: runs/<plant>-<time>].")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a plant: its nodes as processes, supervised, until its end; leaves a folder with bag and report."""
     from rmpc_ros.run import command
 
-    result, lines = command.run(plant, duration, speed, timing, record, processes, only, kill, restart_after, out)
+    result, lines = command.run(
+        plant, duration, speed, timing, record, processes, only, kill, restart_after, out, learn, policy, mode
+    )
+    emit(result, as_json, lines)
+
+
+@app.command()
+def mode(
+    agent: Annotated[str, typer.Argument(help="Agent of a running plant.")],
+    word: Annotated[
+        str, typer.Argument(metavar="[MODE]", help="pid, pid_mpc, robust, cooperative or learned; without it, ask.")
+    ] = "",
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of the run [default: the newest].")] = None,
+    plant: Annotated[
+        Path | None, typer.Option("--plant", help="Plant file, where something else runs the plant.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Change the controller of an agent while the plant runs, without a bump."""
+    from rmpc_ros.run import mode as command
+
+    result, lines = command.change(agent, word, run, plant)
     emit(result, as_json, lines)
 
 

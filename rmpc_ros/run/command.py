@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rmpc_ros.errors import ConfigError, DataError
+from rmpc_ros.network.decision import CONTROLLERS
 from rmpc_ros.report import write_report
 from rmpc_ros.report.write import lines
 from rmpc_ros.run.plant_run import run_plant
@@ -26,6 +27,9 @@ def run(
     kill: Sequence[str] | None,
     restart_after: float,
     out: Path | None,
+    learn: bool = False,
+    policy: Path | None = None,
+    mode: str | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Run a plant file.
 
@@ -48,6 +52,9 @@ def run(
         only=only or (),
         kills=kill or (),
         restart_after=restart_after,
+        learn=learn,
+        policy=policy,
+        mode="" if mode is None else parse_mode(mode),
         on_event=progress.show,
     )
     progress.end()
@@ -69,7 +76,16 @@ def report(folder: Path, out: Path | None) -> tuple[dict[str, Any], list[str]]:
     return result, lines(result)
 
 
-SUPERVISED = ("processes", "restarts", "restarts_by_process", "complete", "wall_s", "events")
+SUPERVISED = (
+    "processes",
+    "restarts",
+    "restarts_by_process",
+    "complete",
+    "wall_s",
+    "cpu_s_by_process",
+    "cpu_steps",
+    "events",
+)
 
 
 def parse_speed(word: str) -> float | Literal["max"]:
@@ -89,6 +105,19 @@ def parse_speed(word: str) -> float | Literal["max"]:
     if not 0 < value < 1e6:
         raise ConfigError(f"--speed {word}: give max, or how many seconds of plant time pass per second")
     return value
+
+
+def parse_mode(word: str) -> str:
+    """Rung of the ladder by name.
+
+    Raises
+    ------
+    ConfigError
+        The name is unknown.
+    """
+    if word not in CONTROLLERS:
+        raise ConfigError(f"--mode {word}: give one of {', '.join(CONTROLLERS)}")
+    return word
 
 
 def parse_timing(word: str) -> Literal["lockstep", "free"]:

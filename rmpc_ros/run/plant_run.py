@@ -15,6 +15,7 @@ from rmpc_ros.config import load_plant
 from rmpc_ros.errors import ConfigError, RmpcError
 from rmpc_ros.record import repair
 from rmpc_ros.run.domain import Domain, remove_orphaned_segments
+from rmpc_ros.run.mode import leave_word
 from rmpc_ros.run.supervisor import Event, Supervisor, pack
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # agents are processes: one thread each
@@ -32,6 +33,9 @@ def run_plant(
     only: Sequence[str] = (),
     kills: Sequence[str] = (),
     restart_after: float = 0.0,
+    learn: bool = False,
+    policy: Path | None = None,
+    mode: str = "",
     on_event: Callable[[Event], None] | None = None,
 ) -> dict[str, Any]:
     """Start the nodes of a plant file, wait for the end, report.
@@ -45,6 +49,9 @@ def run_plant(
     processes : pack the agents into so many processes; one each by default
     only : run these agents alone, on the machine's clock, until SIGINT
     kills, restart_after : faults and how long a dead process is kept away [s]
+    learn : with the learner, whose database stays in the run's folder
+    policy : file of a policy that the learner tries first
+    mode : rung of the ladder on which all agents start; the file's by default
 
     Returns
     -------
@@ -57,6 +64,10 @@ def run_plant(
         The plant file is wrong, a node could not start, or the run was interrupted before its end.
     """
     config = load_plant(plant_file)
+    if policy is not None and not learn:
+        raise ConfigError(f"--policy {policy}: it is the learner that tries a policy; give --learn too")
+    if learn and config.learning is None:
+        raise ConfigError(f"{plant_file}: --learn needs a section 'learning' (prices, actions); docs/learner.md")
     for word in kills:
         bringup.parse_kill(word)
     # An edge controller's journal outlives its run: the next one goes on with the promises in force.
@@ -80,10 +91,14 @@ def run_plant(
         journals=(journals or folder / "journal").resolve(),
         kills=kills,
         simulated=not only,
+        learn=((journals or folder) / "learning").resolve() if learn else None,
+        policy=policy.resolve() if policy else None,
+        mode=mode,
     )
     threads = {name: os.environ.get(name, "1") for name in THREADS}
     began = time.monotonic()
     with Domain() as domain:
+        leave_word(folder, config, domain.environment)
         children = pack(specs, processes)
         supervisor = Supervisor(children, folder, {**threads, **domain.environment}, restart_after, on_event)
         complete = supervisor.run()
@@ -102,6 +117,8 @@ def run_plant(
         "restarts_by_process": counts,
         "complete": complete,
         "wall_s": time.monotonic() - began,
+        "cpu_s_by_process": supervisor.usage.cpu_s,
+        "cpu_steps": supervisor.usage.steps,
         "events": supervisor.events,
     }
     figures = write_report(bag, folder, facts)
