@@ -48,6 +48,7 @@ class Journal:
     Parameters
     ----------
     path : the file; made (with its folder) at the first write.
+    durable : whether a write waits for the disk, and so survives the machine's power; else it survives the process.
 
     Examples
     --------
@@ -60,8 +61,8 @@ class Journal:
     Record(number=2, payload=b'second')
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, durable: bool = True) -> None:
+        self.path, self._durable = path, durable
         self._file: int | None = None
         self._capacity = 0
         newest = self.read()
@@ -77,7 +78,7 @@ class Journal:
         return max(found, key=lambda record: record.number, default=None)
 
     def write(self, payload: bytes) -> None:
-        """Write one record; returns when the disk has it.
+        """Write one record; returns when the disk has it (where durable) or the operating system (where not).
 
         Raises
         ------
@@ -90,7 +91,8 @@ class Journal:
         number = self._number + 1
         offset = _HEAD.size + (number % 2) * (_SLOT.size + self._capacity)
         _write_all(self._file, _pack(number, payload), offset)
-        os.fdatasync(self._file)
+        if self._durable:
+            os.fdatasync(self._file)
         self._number = number
 
     def _make(self, capacity: int) -> None:

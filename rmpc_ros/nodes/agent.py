@@ -34,6 +34,7 @@ from rmpc_ros.network.proposal import from_record, to_record
 from rmpc_ros.nodes import convert, qos
 from rmpc_ros.nodes.agent_part import AgentPart
 from rmpc_ros.nodes.checks import Layout, Peers, Window
+from rmpc_ros.nodes.cooperation import Rounds
 from rmpc_ros.nodes.designed import designed
 from rmpc_ros.nodes.diagnostics import ERROR, OK, WARN
 from rmpc_ros.nodes.managed import ManagedNode
@@ -123,7 +124,11 @@ class AgentNode(ManagedNode):
         self._policy = self.create_service(GetPolicy, "~/get_policy", self._on_get_policy)
         followers = tuple(name for name, design in designs.items() if self.agent in design.neighbours)
         self.proposals = Proposals(self, followers)
-        self.parts: list[AgentPart] = [Modes(self), self.proposals, Setpoints(self)]
+        self.parts: list[AgentPart] = [Modes(self), self.proposals, Setpoints(self), Rounds(self, followers)]
+        if self.config.adaptation is not None:
+            from rmpc_ros.nodes.adaptation import Adapting  # its models take seconds to import: only who learns pays
+
+            self.parts.append(Adapting(self, self.config.adaptation))
         if self.values["outbox"]:
             transitions = Transitions(self)
             self.parts += [transitions, Updates(self, transitions)]
@@ -214,7 +219,7 @@ class AgentNode(ManagedNode):
     def _on_measurement(self, message: Measurement) -> None:
         try:
             heard = convert.measurement_from(
-                message, self.peers, self._window(first_step=max(self.round.done, self._promise.step, 0))
+                message, self.peers, self.window(first_step=max(self.round.done, self._promise.step, 0))
             )
         except MessageError as error:
             self.diagnostics.reject(str(error))
@@ -231,7 +236,7 @@ class AgentNode(ManagedNode):
 
     def _on_applied(self, message: Measurement) -> None:
         try:
-            heard = convert.measurement_from(message, self._actuator_side, self._window())
+            heard = convert.measurement_from(message, self._actuator_side, self.window())
         except MessageError as error:
             self.diagnostics.reject(str(error))
             return
@@ -240,7 +245,7 @@ class AgentNode(ManagedNode):
 
     def _on_neighbour(self, name: str, message: Measurement) -> None:
         try:
-            heard = convert.measurement_from(message, self._only(name), self._window())
+            heard = convert.measurement_from(message, self._only(name), self.window())
         except MessageError as error:
             self.diagnostics.reject(str(error))
             return
@@ -250,7 +255,7 @@ class AgentNode(ManagedNode):
     def on_forecast(self, name: str, message: ForecastSet) -> None:
         """What an agent says on its `forecast` topic."""
         try:
-            forecast = convert.forecast_from(message, self._only(name), self._window())
+            forecast = convert.forecast_from(message, self._only(name), self.window())
         except MessageError as error:
             self.diagnostics.reject(str(error))
             return
@@ -264,7 +269,7 @@ class AgentNode(ManagedNode):
         """Who may speak on a neighbour's topic."""
         return Peers(self.run, {name: self.peers.agents[name]}, tuple(self.peers.agents))
 
-    def _window(self, first_step: int = 0) -> Window:
+    def window(self, first_step: int = 0) -> Window:
         """Stamps may be ahead of this node's clock by a little: /clock and the message take different ways."""
         now = self._now()
         if now <= 0:

@@ -33,7 +33,7 @@ from rmpc_ros.nodes.process import main as run_node
 from rmpc_ros.nodes.wiring import Readings, Wire
 from rmpc_ros.plants import make_plant
 
-CLOCK_TICKS = 10  # /clock is published so many times per period when free-running
+CLOCK_TICKS = 4  # /clock is published so many times per period when free-running: every node pays for each
 AGAIN = 0.3  # seconds after which a measurement is published again to who has not answered
 START = 60.0  # the most to wait for everybody at the start and for an agent that was revived [s]
 STRIKE = 0.5  # seconds that the supervisor gets to kill an agent before the step begins
@@ -280,7 +280,7 @@ class PlantNode(ManagedNode):
             self.exit_status = 0
 
     def _free_tick(self) -> None:
-        """Free-running: a tick of /clock; every tenth ends a step and begins the next."""
+        """Free-running: a tick of /clock; every last one of a period ends a step and begins the next."""
         if self.k < 0:
             return
         self._ticks += 1

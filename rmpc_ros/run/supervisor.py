@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from rmpc_ros.bringup import NodeSpec
 from rmpc_ros.errors import RmpcError
+from rmpc_ros.run.usage import Usage
 
 PATIENCE = 8.0  # seconds that a process gets to end after SIGINT
 MOST_RESTARTS = 5  # of one process without `QUIET` seconds of life between
@@ -35,6 +36,7 @@ class Child:
     name: str
     nodes: list[NodeSpec]
     essential: bool
+    optional: bool = False  # the run goes on without it where it cannot be kept alive
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
     started: float = 0.0
@@ -54,7 +56,11 @@ def pack(specs: Sequence[NodeSpec], processes: int | None) -> list[Child]:
     for n in range(count):
         share = agents[n::count]
         children.append(Child(share[0].label if len(share) == 1 else f"agents{n + 1}", share, essential=False))
-    children += [Child(spec.label, [spec], essential=spec.kind == "plant") for spec in specs if spec.kind != "agent"]
+    children += [
+        Child(spec.label, [spec], essential=spec.kind == "plant", optional=spec.kind == "learner")
+        for spec in specs
+        if spec.kind != "agent"
+    ]
     return children
 
 
@@ -81,6 +87,7 @@ class Supervisor:
         self.children = {child.name: child for child in children}
         self.events: list[Event] = []
         self.step = 0
+        self.usage = Usage()
         self._folder = folder
         self._environment = {**os.environ, **environment}
         self._restart_after = restart_after
@@ -143,6 +150,9 @@ class Supervisor:
         child.started, child.due = time.monotonic(), None
         self._write_processes()
 
+    def _pids(self) -> dict[str, int]:
+        return {name: child.process.pid for name, child in self.children.items() if child.process is not None}
+
     def _write_processes(self) -> None:
         """Who runs where, for people and for tests that kill."""
         table = {
@@ -176,6 +186,9 @@ class Supervisor:
         if not child.active and status > 0:
             raise RmpcError(f"{child.name} could not start ({how}); {self._last_words(child)}")
         child.recent = child.recent + 1 if now - child.started < QUIET else 1
+        if child.recent > MOST_RESTARTS and child.optional:
+            self._report({"event": "given up", "process": child.name, "how": how})
+            return
         if child.recent > MOST_RESTARTS:
             raise RmpcError(
                 f"{child.name} died {child.recent} times in a row, last with {how}; {self._last_words(child)}"
@@ -221,8 +234,12 @@ class Supervisor:
         match event["event"]:
             case "active":
                 child.active = True
+            case "progress":
+                if self.step > 0:
+                    self.usage.begin(self._pids(), self.step)
             case "finished":
                 self._finished = True
+                self.usage.end(self._pids(), self.step)
             case "kill":
                 self._kill(event["agent"])
             case "revive":
