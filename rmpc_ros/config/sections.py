@@ -273,7 +273,7 @@ class Margins(Section):
 class Controller(Section):
     """How each agent decides."""
 
-    mode: Mode = "cooperative"
+    mode: Mode = "robust"
     horizon: Count = 12
     feedback: Literal["fixed", "toeplitz", "full", "two_rate", "union"] = "fixed"
     cost: Cost = Cost()
@@ -287,8 +287,8 @@ class Cooperation(Section):
     """Rounds of consensus ADMM in mode `cooperative` (see `rmpc_ros.network.cooperation`)."""
 
     rounds: Annotated[int, Field(ge=1, le=200)] = 30  # at most, per step
-    rho: Positive = 4.0
-    tolerance: Positive = 2e-4  # disagreement at which to stop, as a share of the limits
+    rho: Positive = 2.0
+    tolerance: Positive = 1e-3  # disagreement at which to stop, as a share of the limits
     over_relaxation: Annotated[float, Field(gt=0, lt=2)] = 1.8
     deadline: Fraction = 0.5  # share of the agent's own deadline that the rounds may take
 

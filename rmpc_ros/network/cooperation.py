@@ -4,8 +4,8 @@
                                         x_i(t+1) = A_i x_i + B_i v_i + G_i zeta_i
 
 J_i and the rows are those of the agent's own robust problem: the rows reckon with everything the neighbours' HELD
-promises allow, so they bind v_i alone and a negotiated plan is a certified one. Only the objectives are coupled. Without
-negotiation an agent minimises its own J_i with zeta_i at the centres of the promises of the step before.
+promises allow, so they bind v_i alone and a negotiated plan is a certified one; only the objectives are coupled.
+Without negotiation an agent minimises its own J_i with zeta_i at the centres of the promises of the step before.
 
 Each agent keeps its own trajectory s_i = (x_i, v_i) and a copy of each neighbour's; one edge (j, i) per copy:
 
@@ -29,11 +29,11 @@ from scipy.linalg import block_diag
 from rmpc_ros.config.sections import Cooperation as Options
 from rmpc_ros.errors import ConfigError, DataError
 from rmpc_ros.mpc.fixed import FixedFeedback
-from rmpc_ros.mpc.local import Matrix, Vector
+from rmpc_ros.mpc.local import Matrix
 from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.solvers.qp import DenseQp
 
-INPUT_WEIGHT = 0.03  # of an input in W, a state has 1: equal weights took three times the rounds on the shipped plants
+INPUT_WEIGHT = 0.01  # of an input in W, a state has 1: equal weights took three times the rounds on the shipped plants
 LARGEST = 1e3  # of a number in a message (1 is the distance to a limit): beyond it is nonsense
 
 
@@ -156,8 +156,8 @@ class Cooperation:
     def begin(self, step: int, fixed: FixedFeedback) -> None:
         """Take over the data of a step: the agent's own problem, after `Agent.look`.
 
-        The agreements of the step before are continued, one stage on; after a pause they start anew from the neighbours'
-        promises.
+        The agreements of the step before are continued, one stage on; after a pause they start anew from what the
+        neighbours promised.
         """
         data, nx = fixed.data, self.design.nx
         _, self.upper, self.lower = fixed.sides()

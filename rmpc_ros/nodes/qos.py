@@ -28,6 +28,8 @@ STEP_NOW = _profile(reliable=True, depth=1)
 STEP_ALL = _profile(reliable=True, depth=KEEP)
 # Promises: the last one stays valid for ever, also for an agent that joins (or comes back) later. No lifespan.
 PROMISE = _profile(reliable=True, depth=KEEP, transient=True)
+# Rounds of a step that is being negotiated: every one, of now; worthless afterwards.
+ROUNDS = _profile(reliable=True, depth=KEEP)
 # Reports, transitions: every one, in order, also for a recorder that connects late.
 REPORT = _profile(reliable=True, depth=100, transient=True)
 # Learned sets, models, policies: versioned, the newest for late joiners.

@@ -169,7 +169,7 @@ def _sections(settings: Settings) -> dict[str, Any]:
         },
         "agents": agents,
         "controller": {
-            "mode": "cooperative",
+            "mode": "robust",
             "horizon": 8,
             "margins": {"model_error": "sampled", "factor": 1.5, "room": 1.05, "authority": 0.05, "promise": 0.02},
         },
