@@ -1,0 +1,154 @@
+"""On ROS: a set-point is a parameter, and moving it makes an agent ask its neighbours for a larger promise."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rmpc_ros.msg", reason="needs the package's messages (make setup)")
+
+import rclpy
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rmpc_ros.msg import ForecastSet
+
+from rmpc_ros import bringup
+from rmpc_ros.config import load_plant
+from rmpc_ros.network.journal import Journal
+from rmpc_ros.network.proposal import from_record
+from rmpc_ros.nodes import qos
+from rmpc_ros.nodes.agent import AgentNode
+from rmpc_ros.nodes.monitor import MonitorNode
+from rmpc_ros.nodes.plant import PlantNode
+from rmpc_ros.nodes.process import make_executor, node_class
+
+pytestmark = pytest.mark.processes
+
+FILE = Path(__file__).parents[1] / "config" / "reactor_separator.yaml"
+STEPS, MOVED = 30, 8
+RUNS = itertools.count()
+Say = Callable[[int, dict[str, Any]], None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ros() -> Iterator[None]:
+    from rmpc_ros.run.domain import Domain
+
+    with Domain() as domain, pytest.MonkeyPatch.context() as patch:
+        for key, value in domain.environment.items():
+            patch.setenv(key, value)
+        rclpy.init()
+        yield
+        rclpy.try_shutdown()
+
+
+def run(say: Say, folder: Path | None) -> tuple[dict[str, Any], dict[str, list[ForecastSet]]]:
+    """Plant, agents and monitor in this process; `say` after every step. Returns nodes and what agents have said."""
+    config = load_plant(FILE)
+    outer = f"prop{next(RUNS)}"
+    specs = bringup.node_specs(config, FILE, run="r", duration=36.0 * STEPS, executor="single", namespace=outer)
+    nodes: dict[str, Any] = {}
+    for spec in specs:
+        if spec.kind not in ("agent", "plant", "monitor"):
+            continue
+        more = {"journal": str(folder / spec.label)} if folder is not None and spec.kind == "agent" else {}
+        nodes[spec.label] = node_class(spec.kind)(
+            spec.name,
+            namespace=spec.namespace,
+            parameter_overrides=[Parameter(k, value=v) for k, v in {**spec.parameters, **more}.items()],
+            use_global_arguments=False,
+        )
+    ear = Node("ear", namespace=f"/{outer}/reactor_separator", use_global_arguments=False)
+    spoken: dict[str, list[ForecastSet]] = defaultdict(list)
+    for name in config.agents:
+        ear.create_subscription(ForecastSet, f"{name}/forecast", spoken[name].append, qos.PROMISE)
+    plant = nodes["plant"]
+    executor = make_executor("single")
+    for node in [*nodes.values(), ear]:
+        executor.add_node(node)
+    assert all(node.start() for node in nodes.values())
+    advance = plant.sim.step
+
+    def step(*arguments: Any) -> None:
+        advance(*arguments)
+        say(plant.k, nodes)
+
+    plant.sim.step = step
+    until = time.monotonic() + 150
+    while plant.exit_status is None and time.monotonic() < until:
+        executor.spin_once(timeout_sec=0.1)
+    for _ in range(300):
+        executor.spin_once(timeout_sec=0.0)
+    for node in nodes.values():
+        node.stop()
+    for node in [*nodes.values(), ear]:
+        executor.remove_node(node)
+        node.destroy_node()
+    assert isinstance(plant, PlantNode) and plant.exit_status == 0
+    return nodes, spoken
+
+
+def numbers(node: AgentNode, part: str) -> dict[str, str]:
+    (status,) = [s for s in node.diagnostics.statuses() if s.name.endswith(f": {part}")]
+    return {value.key: value.value for value in status.values}
+
+
+def test_a_moved_set_point_is_proposed_acknowledged_adopted_and_told(tmp_path: Path) -> None:
+    results = []
+
+    def move(k: int, nodes: dict[str, Any]) -> None:
+        agent = nodes["reactor1"]
+        if k == MOVED:
+            resting = float(agent.design.steady_state[2])
+            results.append(agent.set_parameters([Parameter("setpoint.T1", value=resting + 5.0)])[0])
+            results.append(agent.set_parameters([Parameter("setpoint.T1", value=resting + 0.03)])[0])
+            results.append(agent.set_parameters([Parameter("setpoint.T1", value=float("nan"))])[0])
+
+    nodes, spoken = run(move, tmp_path)
+    far, near, bad = results
+    assert not far.successful and "in this direction at most T1 = " in far.reason
+    assert near.successful
+    assert not bad.successful and "finite" in bad.reason
+    reactor1 = nodes["reactor1"]
+    assert reactor1.controller.design.x_ref[2] == pytest.approx(0.03 / reactor1.design.scale[2])
+
+    proposals = [m for m in spoken["reactor1"] if m.kind == ForecastSet.PROPOSAL]
+    number = proposals[0].iteration
+    assert number == proposals[0].step > MOVED
+    for name in ("reactor2", "separator"):
+        answers = [m for m in spoken[name] if m.kind == ForecastSet.ACKNOWLEDGEMENT]
+        assert {(m.acknowledged_agent, m.iteration) for m in answers} >= {("reactor1", number)}
+    commitments = {m.step: m for m in spoken["reactor1"] if m.kind == ForecastSet.COMMITMENT}
+    adopted = min(step for step, m in commitments.items() if m.adopted == number)
+    assert number < adopted <= number + 8
+    assert all(m.settled < number for step, m in commitments.items() if step <= number)
+    told = numbers(reactor1, "proposals")
+    assert int(told["adopted"]) >= 1 and int(told["newest_adopted"]) >= number
+    assert int(numbers(nodes["reactor2"], "proposals")["acknowledged"]) >= 1
+    assert from_record(Journal(tmp_path / "reactor1").read().payload)[0].adopted >= number
+
+    monitor = nodes["monitor"]
+    assert isinstance(monitor, MonitorNode)
+    assert all(w.broken == 0 and w.violations == 0 and w.checked > STEPS - 5 for w in monitor.watched.values())
+    assert all(not nodes[name].diagnostics.rejected for name in ("reactor1", "reactor2", "separator", "monitor"))
+
+
+def test_without_a_journal_an_agent_neither_asks_nor_answers() -> None:
+    def move(k: int, nodes: dict[str, Any]) -> None:
+        if k == MOVED:
+            agent = nodes["reactor1"]
+            value = float(agent.design.steady_state[2]) + 0.03
+            assert agent.set_parameters([Parameter("setpoint.T1", value=value)])[0].successful
+
+    nodes, spoken = run(move, None)
+    kinds = {m.kind for messages in spoken.values() for m in messages}
+    assert kinds == {ForecastSet.COMMITMENT}
+    assert numbers(nodes["reactor1"], "proposals")["proposed"] == "0"
+    assert np.any(nodes["reactor1"].controller.design.x_ref)
