@@ -2,8 +2,8 @@
 
 When everything for step k has been taken in, an agent on a rung that cooperates proposes round 1; round r + 1 follows
 as soon as round r of every partner has come, so that round r uses exactly everybody's round r - 1 in whatever order
-messages arrive. It ends when all residuals are small, the rounds are used up, or the time for them has passed; the agent
-then decides with the newest plan as its aim. Nothing here is needed for safety.
+messages arrive. It ends when all residuals are small, the rounds are used up, or the time for them has passed; then the
+agent decides with the newest plan as its aim. Nothing here is needed for safety.
 
 Who does not cooperate in a step says so (round 0), unless nobody around it ever has. Who has not been heard within the
 time is not waited for again until it is; neither is who the step itself had to do without.
