@@ -127,8 +127,7 @@ def node_specs(
                 "recorded": bag is not None and not only,
                 "journal": str(journals / f"{agent}.journal") if journals else "",
                 "outbox": str(learn / f"{agent}.outbox") if learn else "",
-                **({"mode": "learned"} if learn else {}),  # the rung on which policies move targets
-                "mode": mode,
+                "mode": mode or ("learned" if learn else ""),  # policies move targets on the rung `learned`
                 "durable": not simulated,  # a simulated plant does not outlive the machine either
             },
         )

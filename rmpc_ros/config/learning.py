@@ -118,13 +118,13 @@ class Online(Section):
     """What the learner does while the plant runs (docs/learner.md); steps are control periods."""
 
     decide: Count = 10  # steps between two looks of an agent at its policy
-    every: Count = 100  # steps between two improvements of sets, models and policies
-    settle: Count = 30  # steps after a change that do not count: the plant is on its way
-    trial: Count = 60  # steps that count before a canary is judged, and in every later judgement
+    every: Count = 50  # steps between two improvements of sets, models and policies
+    settle: Count = 20  # steps after a change that do not count: the plant is on its way
+    trial: Count = 40  # steps that count before a canary is judged, and in every later judgement
     sigma: Positive = 2.0  # a fall of the reward counts when it is so many standard errors large
     least_margin: Fraction = 0.1  # a policy under which a limit comes nearer than this is rolled back
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.05  # promise of the learned sets: share of residuals outside
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
     inflation: Annotated[Number, Field(ge=1)] = 1.2  # learned sets are larger than their promise needs by this factor
 
 

@@ -43,10 +43,7 @@ class Adoption:
         """Box of residuals in the agent's coordinates, physical units, inside the design's bounds."""
         if update.content.get("family") != "box":
             raise DataError(f"family {update.content.get('family')!r} in the content; allowed: 'box'")
-        parameters = update.content.get("parameters")
-        if not isinstance(parameters, dict):
-            raise DataError("parameters are missing")
-        lower, upper = (self._vector(parameters, side, self._design.nx) for side in ("lower", "upper"))
+        lower, upper = (self._vector(update.content, side, self._design.nx) for side in ("lower", "upper"))
         self._inside("lower", lower)
         self._inside("upper", upper)
         if np.any(lower >= upper):

@@ -151,7 +151,7 @@ class Learner:
             return False
         design = self.designs[agent]
         residual = row.w[self.series.loop.rows[agent]] * design.scale[: design.nx]
-        low, high = (np.array(in_force.content["parameters"][side]) for side in ("lower", "upper"))
+        low, high = (np.array(in_force.content[side]) for side in ("lower", "upper"))
         room = 1e-9 * (high - low)
         return bool(np.any(residual < low - room) or np.any(residual > high + room))
 
@@ -173,10 +173,10 @@ class Learner:
                 self._note = f"no new set for {agent}: {error}"
                 continue
             content = fitted.set.to_dict()
-            new = (np.array(content["parameters"]["upper"]) - np.array(content["parameters"]["lower"])) / 2
+            new = (np.array(content["upper"]) - np.array(content["lower"])) / 2
             share = float(np.mean(new / ((upper - lower) / 2)))
             held = self.ledger.in_force("uncertainty", agent)
-            if held is not None and not self._differs(held.content["parameters"], content["parameters"]):
+            if held is not None and not self._differs(held.content, content):
                 continue
             certificate = fitted.certificate.to_dict() | {"share_of_design": share, "made_at": self.series.newest}
             found.append(self._enter("uncertainty", (agent,), "box", content, certificate))

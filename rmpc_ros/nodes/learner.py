@@ -45,6 +45,8 @@ class LearnerNode(ManagedNode):
         Param("seed", 0, "of everything random in learning", low=0, high=2**31),
     )
 
+    linger: ClassVar[float] = 0.3
+
     # -- configure ----------------------------------------------------------------------------------------------------
     def configure(self) -> None:
         """Store, brain, publishers."""

@@ -6,6 +6,7 @@ these versions; `spin_once` does. SIGINT and SIGTERM end the loop, the nodes are
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -32,6 +33,10 @@ NODES = {
     "recorder": "rmpc_ros.nodes.recorder:RecorderNode",
     "learner": "rmpc_ros.nodes.learner:LearnerNode",
 }
+
+
+LOOK = 0.1
+"""Seconds between two looks at whether to go on; in between there is only the work."""
 
 
 def make_executor(kind: str) -> Executor:
@@ -68,8 +73,17 @@ class Process:
             if node.values["autostart"] and not node.start():
                 status = 1
                 self._stopped = True
-        while rclpy.ok() and not self._stopped:
-            executor.spin_once(timeout_sec=0.25)
+        # What has been built stays: the collector need not look at all of it again while the nodes work.
+        gc.collect()
+        gc.freeze()
+        look = 0.0
+        while not self._stopped:
+            executor.spin_once(timeout_sec=LOOK)
+            if time.monotonic() < look:
+                continue
+            look = time.monotonic() + LOOK
+            if not rclpy.ok():
+                break
             if any(node.exit_status is not None for node in self._nodes):
                 status = max(node.exit_status or 0 for node in self._nodes)
                 break

@@ -32,7 +32,10 @@ PATIENCE = 20.0  # seconds to wait for publishers before listening to the measur
 class RecorderNode(ManagedNode):
     """Writes what the plant and its agents say."""
 
-    PARAMETERS: ClassVar[tuple[Param, ...]] = (Param("bag", "", "folder to make and record into"),)
+    PARAMETERS: ClassVar[tuple[Param, ...]] = (
+        Param("bag", "", "folder to make and record into"),
+        Param("learning", False, "also what learner and agents say about learning"),
+    )
     linger: ClassVar[float] = 0.3
 
     def configure(self) -> None:
@@ -41,7 +44,7 @@ class RecorderNode(ManagedNode):
             raise ConfigError("parameter bag is empty; give the folder to record into")
         config = load_plant(self.values["plant"])
         namespace = self.get_namespace().rpartition("/")[0]
-        self._topics = bringup.topics(config, namespace)
+        self._topics = bringup.topics(config, namespace, self.values["learning"])
         self._once = {
             t.name for t in self._topics if t.type == "rmpc_ros/Measurement" and t.name.endswith("/measurement")
         }

@@ -86,6 +86,8 @@ class Updates(AgentPart):
             )
             if update.agents and node.agent not in update.agents:
                 return
+            if node.config.adaptation is not None and subject != "policy":
+                raise DataError("this agent adapts its own set and model (section adaptation)")
             content = self._adoption.check(update)
         except (MessageError, DataError, SetError) as error:
             self._refuse(subject, int(message.version), error)
@@ -111,7 +113,8 @@ class Updates(AgentPart):
             self._adopt(update, content)
         self._shrink_on()
         self._ask_policy(inputs)
-        self._transitions.versions = self._versions
+        learns = self.node.controller.learns  # on another rung of the ladder a policy's targets are not in force
+        self._transitions.versions = self._versions if learns else replace(self._versions, policy=0)
 
     def _adopt(self, update: Update, content: Any) -> None:
         match update.subject:

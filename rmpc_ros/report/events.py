@@ -49,6 +49,8 @@ def _told(event: Mapping[str, Any]) -> tuple[str, str] | None:
             return "WARN", f"end of the injected fault: {agent} may come back"
         case "back":
             return "OK", f"hears {agent} again"
+        case "given up":
+            return "ERROR", f"not restarted any more ({event['how']}); the run went on without it"
         case "did not end":
             return "WARN", "did not end on SIGINT and was killed"
     return None
