@@ -11,7 +11,7 @@ from rmpc_ros.errors import DataError, InfeasibleError, SetError
 from rmpc_ros.robust.ambiguity import ExpectedWorstCase
 from rmpc_ros.robust.ccg import ColumnConstraintGeneration
 from rmpc_ros.robust.kl import divergence, sample_ball, worst_expectation, worst_probabilities
-from rmpc_ros.robust.two_stage import PolytopeUnion
+from rmpc_ros.robust.polytope_union import PolytopeUnion
 from rmpc_ros.robust.wasserstein import WassersteinProgram
 
 UNION = UNIONS["two boxes"]

@@ -9,9 +9,10 @@ from scipy import sparse
 
 from rmpc_ros.errors import DataError, InfeasibleError, NumericalError, SetError, UnboundedError
 from rmpc_ros.robust.ccg import ColumnConstraintGeneration
+from rmpc_ros.robust.polytope_union import Polytope, PolytopeUnion
 from rmpc_ros.robust.schemes import solve_two_stage
 from rmpc_ros.robust.subproblem import DualSubproblem, dual_bounds
-from rmpc_ros.robust.two_stage import Polytope, PolytopeUnion, TwoStageProblem
+from rmpc_ros.robust.two_stage import TwoStageProblem
 from rmpc_ros.robust.worst_case import WorstCaseSearch, has_complete_recourse
 from rmpc_ros.solvers.lp import solve_lp
 

@@ -7,7 +7,7 @@ from test_ccg import extensive
 from rmpc_ros.errors import InfeasibleError, SetError
 from rmpc_ros.mpc.ccg_mpc import UnionController
 from rmpc_ros.mpc.local import LocalModel
-from rmpc_ros.robust.two_stage import PolytopeUnion
+from rmpc_ros.robust.polytope_union import PolytopeUnion
 from rmpc_ros.sets.box import Box
 
 # a reactor-like agent: composition and temperature, one heat input; the feed is either lean and cold or rich and hot

@@ -10,8 +10,9 @@ from test_ccg import UNIONS, extensive, random_problem
 from rmpc_ros.errors import DataError, InfeasibleError
 from rmpc_ros.robust.ccg import ColumnConstraintGeneration
 from rmpc_ros.robust.kkt import KktSearch
+from rmpc_ros.robust.polytope_union import PolytopeUnion
 from rmpc_ros.robust.schemes import solve_two_stage
-from rmpc_ros.robust.two_stage import PolytopeUnion, TwoStageProblem
+from rmpc_ros.robust.two_stage import TwoStageProblem
 
 
 @pytest.mark.parametrize("name", UNIONS)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_ccg import extensive
 
-from rmpc_ros.robust.two_stage import PolytopeUnion
+from rmpc_ros.robust.polytope_union import PolytopeUnion
 from rmpc_ros.studies.building_union import ERRORS, GAMMA_W, PHI, STUDY, building_problem
 from rmpc_ros.studies.registry import parse_settings
 

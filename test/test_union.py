@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rmpc_ros.errors import DataError, SetError
-from rmpc_ros.robust.two_stage import Polytope, PolytopeUnion
+from rmpc_ros.robust.polytope_union import Polytope, PolytopeUnion
 from rmpc_ros.sets.base import UncertaintySet
 from rmpc_ros.sets.certificate import FittedSet
 from rmpc_ros.sets.ellipsoid import Ellipsoid

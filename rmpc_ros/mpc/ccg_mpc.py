@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from rmpc_ros.errors import SetError
 from rmpc_ros.mpc.local import LocalModel, Prediction, StepData
 from rmpc_ros.robust.ccg import ColumnConstraintGeneration
-from rmpc_ros.robust.two_stage import PolytopeUnion, TwoStageProblem
+from rmpc_ros.robust.polytope_union import PolytopeUnion
+from rmpc_ros.robust.two_stage import TwoStageProblem
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]

@@ -18,7 +18,7 @@ from rmpc_ros.errors import ConfigError
 from rmpc_ros.mpc.ccg_mpc import UnionController
 from rmpc_ros.mpc.fixed import FixedFeedback
 from rmpc_ros.mpc.local import Cost, LocalModel, LocalPlan, StepData
-from rmpc_ros.robust.two_stage import PolytopeUnion
+from rmpc_ros.robust.polytope_union import PolytopeUnion
 from rmpc_ros.sets.union import UnionSet
 from rmpc_ros.solvers.qp import DenseQp
 

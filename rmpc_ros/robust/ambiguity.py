@@ -28,7 +28,8 @@ from rmpc_ros.errors import DataError, NumericalError
 from rmpc_ros.robust.ccg import first_scenario
 from rmpc_ros.robust.kl import check_ball, worst_probabilities
 from rmpc_ros.robust.master import Master
-from rmpc_ros.robust.two_stage import IterationRecord, PolytopeUnion, TwoStageProblem, TwoStageResult, equilibrate
+from rmpc_ros.robust.polytope_union import PolytopeUnion
+from rmpc_ros.robust.two_stage import IterationRecord, TwoStageProblem, TwoStageResult, equilibrate
 from rmpc_ros.robust.worst_case import Finding, WorstCaseSearch
 from rmpc_ros.solvers.conic import Cone, ConicProgram
 

@@ -6,7 +6,9 @@ min 1/2 x'P x + c'x   s.t.  A x = b (first rows),  A x <= b (next),  b - A x in 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +47,17 @@ class Backend(ABC):
 
     name = ""
 
-    @abstractmethod
     def update(self, matrix_changed: bool) -> None:
         """Take over the data in force."""
+        self.prepare(matrix_changed)()
+
+    @abstractmethod
+    def prepare(self, matrix_changed: bool) -> Callable[[], object]:
+        """The call that hands over the data in force: arrays ready-made, only the solver's own functions inside."""
+
+    @abstractmethod
+    def solve_raw(self) -> object:
+        """The solver's call alone from where it stands, unchecked; for benchmarks."""
 
     @abstractmethod
     def solve(self) -> tuple[Vector, float]:
@@ -94,14 +104,18 @@ class Clarabel(Backend):
         d, m = self._data, self._data.linear_rows
         return np.concatenate([d.rhs[:m], d.upper[self._up], -d.lower[self._low], d.rhs[m:]])
 
-    def update(self, matrix_changed: bool) -> None:
+    def prepare(self, matrix_changed: bool) -> Callable[[], object]:
         """Values, right-hand side and cost in place."""
         values = None
         if matrix_changed:
             own = self._entry >= 0
             values = self._from_bounds
             values[own] = self._data.matrix.data[self._entry[own]]
-        self._program.update(cost=self._data.cost, values=values, rhs=self._rhs())
+        return partial(self._program.update, cost=self._data.cost, values=values, rhs=self._rhs())
+
+    def solve_raw(self) -> object:
+        """See `Backend`."""
+        return self._program.solve_raw()
 
     def solve(self) -> tuple[Vector, float]:
         """Solve and check."""
@@ -139,12 +153,13 @@ class Piqp(Backend):
         self._A.data[:] = self._data.matrix.data[self._is_equal]
         self._G.data[:] = self._data.matrix.data[~self._is_equal]
 
-    def update(self, matrix_changed: bool) -> None:
+    def prepare(self, matrix_changed: bool) -> Callable[[], object]:
         """Values, sides and cost in place."""
         d = self._data
         if matrix_changed:
             self._fill()
-        self._qp.update(
+        return partial(
+            self._qp.update,
             c=d.cost.copy(),
             upper=d.rhs[d.equal :].copy(),
             b=d.rhs[: d.equal].copy(),
@@ -153,7 +168,7 @@ class Piqp(Backend):
         )
 
     def solve_raw(self) -> object:
-        """The solver's call alone, unchecked; for benchmarks."""
+        """See `Backend`."""
         return self._qp.solve_raw()
 
     def solve(self) -> tuple[Vector, float]:
@@ -182,22 +197,30 @@ class Highs(Backend):
         lower[self._data.equal :] = -np.inf
         return lower, self._data.rhs.copy()
 
-    def update(self, matrix_changed: bool) -> None:
+    def prepare(self, matrix_changed: bool) -> Callable[[], object]:
         """Only what differs from what HiGHS holds."""
-        d = self._data
-        self._lp.set_cost(d.cost)
+        d, lp = self._data, self._lp
         lower, upper = self._limits()
         changed = np.flatnonzero(upper != self._sides[1])
-        self._lp.set_row_bounds(changed, lower[changed], upper[changed])
         self._sides = lower, upper
+        sides = changed, lower[changed], upper[changed]
+        entries = None
         if matrix_changed:
             at = np.flatnonzero(d.matrix.data != self._written)
-            self._lp.set_entries(self._places[0][at], self._places[1][at], d.matrix.data[at])
+            entries = self._places[0][at], self._places[1][at], d.matrix.data[at]
             self._written[at] = d.matrix.data[at]
+        cost = d.cost.copy()
+
+        def hand_over() -> None:
+            lp.set_cost(cost)
+            lp.set_row_bounds(*sides)
+            if entries is not None:
+                lp.set_entries(*entries)
+
+        return hand_over
 
     def solve_raw(self) -> object:
-        """The solver's call alone from the data it holds, the basis forgotten; for benchmarks."""
-        self._lp.highs.clearSolver()
+        """See `Backend`: the dual simplex method from the last basis."""
         return self._lp.highs.run()
 
     def solve(self) -> tuple[Vector, float]:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.errors import DataError
+from rmpc_ros.robust.polytope_union import PolytopeUnion
 from rmpc_ros.robust.scenario import sample_size
-from rmpc_ros.robust.two_stage import PolytopeUnion
 
 
 def box_samples(dimension: int, epsilon: float, beta: float) -> int:

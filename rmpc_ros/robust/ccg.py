@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from rmpc_ros.errors import DataError, NumericalError
 from rmpc_ros.robust.kkt import KktSearch
 from rmpc_ros.robust.master import Master
-from rmpc_ros.robust.two_stage import IterationRecord, PolytopeUnion, TwoStageProblem, TwoStageResult, equilibrate
+from rmpc_ros.robust.polytope_union import PolytopeUnion
+from rmpc_ros.robust.two_stage import IterationRecord, TwoStageProblem, TwoStageResult, equilibrate
 from rmpc_ros.robust.worst_case import Form, WorstCaseSearch
 
 Vector = NDArray[np.float64]
@@ -39,7 +40,8 @@ class ColumnConstraintGeneration:
 
     Examples
     --------
-    >>> from rmpc_ros.robust.two_stage import PolytopeUnion, TwoStageProblem
+    >>> from rmpc_ros.robust.polytope_union import PolytopeUnion
+    >>> from rmpc_ros.robust.two_stage import TwoStageProblem
     >>> problem = TwoStageProblem(c=[1.0], b=[3.0], T=[[-1.0]], W=[[-1.0]], M=[[1.0]], h=[0.0], lower=0.0,
     ...                           recourse_lower=0.0)
     >>> result = ColumnConstraintGeneration(problem, PolytopeUnion.boxes([([0.0], [1.0]), ([2.0], [4.0])])).solve()

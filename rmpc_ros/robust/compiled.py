@@ -23,10 +23,10 @@ from scipy import sparse
 from rmpc_ros.errors import ConfigError, IllScaledError, InfeasibleError, SetError
 from rmpc_ros.robust.affine import CONSTANT, NOMINAL, Affine, Vector
 from rmpc_ros.robust.backends import Backend, ProgramData, choose_backend, infeasibility_weights
-from rmpc_ros.robust.entries import Entries, RightSide, Terms, objective_data
+from rmpc_ros.robust.entries import Entries, Numbers, RightSide, Terms, objective_data
 from rmpc_ros.robust.policy import AffinePolicy
 from rmpc_ros.robust.uncertain_program import Members, RobustConstraint, UncertainProgram
-from rmpc_ros.sets.base import UncertaintySet
+from rmpc_ros.sets.base import ConicForm, UncertaintySet
 from rmpc_ros.sets.box import Box
 from rmpc_ros.sets.cones import dual_map
 from rmpc_ros.sets.lifting import Saturation
@@ -237,7 +237,7 @@ class CompiledProgram:
                 places.append(at)
                 directions.append(direction)
         self._le_rows = len(rows)
-        self._groups = {slot: (np.array(at), np.array(directions)) for slot, (at, directions) in groups.items()}
+        self._groups = {slot: Numbers.of(np.array(at), np.array(d)) for slot, (at, d) in groups.items()}
 
     def _finish(self, tolerance: float, solver: str) -> None:
         program, n = self.program, self._variables
@@ -256,12 +256,12 @@ class CompiledProgram:
         matrix = self._entries.compile(rows, n)
         self._check_scale(matrix)
         self._rhs.compile(rows)
-        self._supports = {slot: self._support_shift(slot, rows) for slot in self._groups}
+        self._supports = {slot: numbers.shift(self._sets[slot], rows) for slot, numbers in self._groups.items()}
         quadratic, self._cost_of, self.objective_constant = objective_data(program.objective, n, program.parameter_size)
         self.data = ProgramData(
             quadratic, np.zeros(n), matrix, np.zeros(rows), lower, upper, self._equal_rows, self._le_rows, self._cones
         )
-        self._parameters = np.zeros(program.parameter_size)
+        self._known = np.append(np.zeros(program.parameter_size), 1.0)  # parameters, and 1 for what is constant
         self._load()
         self.backend: Backend = choose_backend(solver, self.data, tolerance)
 
@@ -279,24 +279,25 @@ class CompiledProgram:
             )
 
     # -- data in force ------------------------------------------------------------------------------------------------
-    def _support_shift(self, slot: str, rows: int) -> Vector:
-        at, directions = self._groups[slot]
-        out = np.zeros(rows)
-        np.add.at(out, at, self._sets[slot].support(directions))
-        return out
-
-    def _right_side(self) -> Vector:
-        out = self._rhs.value(self._parameters)
-        for shift in self._supports.values():
-            out -= shift
-        return out
-
     def _load(self) -> None:
-        self.data.rhs[:] = self._right_side()
-        self.data.cost[:] = self._cost_of @ np.append(self._parameters, 1.0)
+        rhs = self.data.rhs
+        np.matmul(self._rhs.matrix, self._known, out=rhs)
+        for shift in self._supports.values():
+            rhs -= shift
+        np.matmul(self._cost_of, self._known, out=self.data.cost)
 
     def update(self, **data: ArrayLike | UncertaintySet) -> None:
-        """New sets and parameters by name, written into the compiled problem.
+        """New sets and parameters by name, written into the compiled problem and handed to the solver.
+
+        Raises
+        ------
+        SetError, ConfigError
+            See `write`.
+        """
+        self.backend.update(self.write(**data))
+
+    def write(self, **data: ArrayLike | UncertaintySet) -> bool:
+        """New sets and parameters by name, written into `data`; returns whether the matrix changed.
 
         Raises
         ------
@@ -314,12 +315,12 @@ class CompiledProgram:
                 vector = np.asarray(value, float)
                 if vector.shape != index.shape or not np.all(np.isfinite(vector)):
                     raise ConfigError(f"parameter '{name}' takes {index.size} finite numbers, got {value!r}")
-                self._parameters[index] = vector
+                self._known[index] = vector
             else:
                 known = ", ".join([*self._sets, *self.program.parameters])
                 raise ConfigError(f"'{name}' is no set or parameter of this program; known: {known}")
         self._load()
-        self.backend.update(matrix_changed)
+        return matrix_changed
 
     def _set(self, name: str, members: UncertaintySet) -> bool:
         if not self._entries.uses(name):  # only numbers depend on it: any family will do
@@ -327,11 +328,17 @@ class CompiledProgram:
                 raise SetError(f"set '{name}' has dimension {self._sets[name].dim}, the new one {members.dim}")
             self._sets[name] = members
             if name in self._groups:
-                self._supports[name] = self._support_shift(name, self.data.rhs.size)
+                self._supports[name] = self._groups[name].shift(members, self.data.rhs.size)
             return False
-        form, old = members.conic(), self._forms[name]
+        old = self._forms[name]
+        if isinstance(members, Box) and isinstance(self._sets[name], Box):  # one pattern for all boxes of a dimension
+            h = np.concatenate([members.upper, -members.lower])
+            form = ConicForm(old.F, old.G, h, old.cones) if h.size == old.h.size else members.conic()
+        else:
+            form = members.conic()
         same = form.cones == old.cones and all(
-            a.shape == b.shape and np.array_equal(a.indptr, b.indptr) and np.array_equal(a.indices, b.indices)
+            a is b
+            or (a.shape == b.shape and np.array_equal(a.indptr, b.indptr) and np.array_equal(a.indices, b.indices))
             for a, b in ((form.F, old.F), (form.G, old.G))
         )
         if not same or isinstance(members, Box) != isinstance(self._sets[name], Box):
@@ -341,7 +348,7 @@ class CompiledProgram:
             )
         self._sets[name], self._forms[name] = members, form
         if name in self._groups:
-            self._supports[name] = self._support_shift(name, self.data.rhs.size)
+            self._supports[name] = self._groups[name].shift(members, self.data.rhs.size)
         values = np.concatenate([form.F.data, form.G.data, form.h])
         return self._entries.refill(name, values, self.data.matrix)
 
@@ -370,11 +377,11 @@ class CompiledProgram:
                 error.status,
                 {"constraints": top, "certificate": weights},
             ) from error
-        known = np.append(self._parameters, 1.0)
+        known = self._known
         return Solution(
             self.program,
             x[: self.n],
-            self._parameters.copy(),
+            known[:-1].copy(),
             objective + float(known @ self.objective_constant @ known),
             self.backend.name,
             time.perf_counter() - began,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from rmpc_ros.robust.affine import CONSTANT, Affine, Vector
 from rmpc_ros.robust.uncertain_program import Objective
+from rmpc_ros.sets.base import UncertaintySet
+from rmpc_ros.sets.box import Box
 
 Terms = tuple[tuple[int, float], ...]  # (symbol, value)
 Matrix = NDArray[np.float64]
@@ -79,7 +83,7 @@ class Entries:
 
 
 class RightSide:
-    """b = b_0 + B p, collected term by term from symbols that are not decisions."""
+    """b = B (p, 1), collected term by term from symbols that are not decisions; `matrix` is B after `compile`."""
 
     def __init__(self, parameters: int) -> None:
         self._size = parameters
@@ -92,11 +96,37 @@ class RightSide:
     def compile(self, rows: int) -> None:
         """Make the matrix of all rows."""
         row, column, value = ([t[k] for t in self._terms] for k in range(3))
-        self._matrix = sparse.csr_array((value, (row, column)), shape=(rows, self._size + 1))
+        self.matrix = np.zeros((rows, self._size + 1))
+        np.add.at(self.matrix, (np.array(row, np.int64), np.array(column, np.int64)), np.array(value, float))
 
-    def value(self, parameters: Vector) -> Vector:
-        """The right-hand side (rows,)."""
-        return np.asarray(self._matrix @ np.append(parameters, 1.0))
+
+@dataclass(frozen=True)
+class Numbers:
+    """Rows whose coefficient of an uncertain vector is a number: its support moves to the right-hand side.
+
+    Attributes
+    ----------
+    at : (k,) rows
+    directions : (k, d) coefficients
+    parts : (k, 2 d) their positive and negative parts
+    """
+
+    at: NDArray[np.int64]
+    directions: Matrix
+    parts: Matrix
+
+    @classmethod
+    def of(cls, at: NDArray[np.int64], directions: Matrix) -> Numbers:
+        """With the parts computed once."""
+        return cls(at, directions, np.hstack([np.maximum(directions, 0.0), np.maximum(-directions, 0.0)]))
+
+    def shift(self, members: UncertaintySet, rows: int) -> Vector:
+        """What the set takes from each right-hand side, (rows,)."""
+        if isinstance(members, Box):  # one product instead of a checked call
+            support = self.parts @ np.concatenate([members.upper, -members.lower])
+        else:
+            support = members.support(self.directions)
+        return np.asarray(np.bincount(self.at, support, rows), float)
 
 
 def objective_data(objective: Objective, variables: int, parameters: int) -> tuple[sparse.csc_matrix, Matrix, Matrix]:

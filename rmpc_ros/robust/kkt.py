@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from rmpc_ros.errors import DataError, InfeasibleError, NumericalError, UnboundedError
+from rmpc_ros.robust.polytope_union import PolytopeUnion
 from rmpc_ros.robust.recourse import SEARCH, RecourseProgram
 from rmpc_ros.robust.subproblem import row_scales
-from rmpc_ros.robust.two_stage import PolytopeUnion, TwoStageProblem
+from rmpc_ros.robust.two_stage import TwoStageProblem
 from rmpc_ros.robust.worst_case import Finding
 from rmpc_ros.solvers.lp import LinearProgram
 

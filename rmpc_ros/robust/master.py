@@ -112,7 +112,7 @@ class Master:
         """New right-hand sides, first-stage costs and bounds; T, W, M, b must be the same."""
         self.problem = problem
         n = problem.c.size
-        self.program.highs.changeColsCost(n, np.arange(n, dtype=np.int32), problem.c)
+        self.program.set_cost(problem.c, np.arange(n))
         self.program.set_bounds(np.arange(n), problem.lower, problem.upper)
         assert problem.a is not None
         if problem.a.size:

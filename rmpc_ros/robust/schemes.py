@@ -20,8 +20,9 @@ from rmpc_ros.errors import DataError
 from rmpc_ros.robust.ambiguity import ExpectedWorstCase
 from rmpc_ros.robust.box_robust import smallest_box
 from rmpc_ros.robust.ccg import ColumnConstraintGeneration
+from rmpc_ros.robust.polytope_union import PolytopeUnion
 from rmpc_ros.robust.scenario import ScenarioProgram
-from rmpc_ros.robust.two_stage import PolytopeUnion, TwoStageProblem, TwoStageResult
+from rmpc_ros.robust.two_stage import TwoStageProblem, TwoStageResult
 from rmpc_ros.robust.wasserstein import WassersteinProgram
 
 SCHEMES = ("robust", "kl", "wasserstein", "scenario", "box_robust")

@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from rmpc_ros.errors import InfeasibleError, SetError, UnboundedError
+from rmpc_ros.robust.polytope_union import Atom, PolytopeUnion
 from rmpc_ros.robust.recourse import SEARCH
-from rmpc_ros.robust.two_stage import Atom, PolytopeUnion, TwoStageProblem
+from rmpc_ros.robust.two_stage import TwoStageProblem
 from rmpc_ros.solvers.lp import LinearProgram
 
 Vector = NDArray[np.float64]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from rmpc_ros.errors import DataError, NumericalError, SetError
 from rmpc_ros.robust.master import Master
-from rmpc_ros.robust.two_stage import IterationRecord, PolytopeUnion, TwoStageProblem, TwoStageResult, equilibrate
+from rmpc_ros.robust.polytope_union import PolytopeUnion
+from rmpc_ros.robust.two_stage import IterationRecord, TwoStageProblem, TwoStageResult, equilibrate
 from rmpc_ros.robust.worst_case import Finding, WorstCaseSearch
 
 Vector = NDArray[np.float64]

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.errors import InfeasibleError, NumericalError
+from rmpc_ros.robust.polytope_union import PolytopeUnion
 from rmpc_ros.robust.recourse import RecourseProgram
 from rmpc_ros.robust.subproblem import DualSubproblem, Mode, WorstCase, dual_bounds, row_scales
-from rmpc_ros.robust.two_stage import PolytopeUnion, TwoStageProblem
+from rmpc_ros.robust.two_stage import TwoStageProblem
 from rmpc_ros.solvers.lp import LinearProgram
 
 Vector = NDArray[np.float64]

@@ -108,6 +108,10 @@ class ConicProgram:
         if quadratic_values is not None:
             self._solver.update(P=np.asarray(quadratic_values, float))
 
+    def solve_raw(self) -> clarabel.DefaultSolution:
+        """Call the solver alone, unchecked; for benchmarks."""
+        return self._solver.solve()
+
     def solve(self) -> ConicSolution:
         """Solve; "almost solved" is not solved.
 
@@ -117,7 +121,7 @@ class ConicProgram:
             With the certificate in `details["certificate"]`.
         NumericalError
         """
-        result = self._solver.solve()
+        result = self.solve_raw()
         word = str(result.status)
         if "PrimalInfeasible" in word and not word.startswith("Almost"):
             raise InfeasibleError("the conic program has no feasible point", word, {"certificate": np.array(result.z)})

@@ -102,6 +102,7 @@ class LinearProgram:
             if self.highs.setOptionValue(name, value) != highspy.HighsStatus.kOk:
                 raise ValueError(f"HiGHS refused option {name}={value!r}")
         self.highs.passModel(model)
+        self._cost = c.copy()
         self.tolerance = tolerance
 
     @property
@@ -109,30 +110,30 @@ class LinearProgram:
         """(rows, columns)."""
         return self.highs.getNumRow(), self.highs.getNumCol()
 
-    def set_cost(self, cost: ArrayLike) -> None:
-        """Replace the whole cost vector, (n,)."""
-        c = np.asarray(cost, float)
-        self.highs.changeColsCost(c.size, np.arange(c.size, dtype=np.int32), c)
+    def set_cost(self, cost: ArrayLike, columns: ArrayLike | None = None) -> None:
+        """Replace the cost of all columns, (n,), or of the named ones."""
+        index = np.arange(self._cost.size, dtype=np.int32) if columns is None else np.asarray(columns, np.int32)
+        c = _filled(cost, index.size)
+        if not np.array_equal(c, self._cost[index]):
+            self.highs.changeColsCost(index.size, index, c)
+            self._cost[index] = c
 
     def set_row_bounds(self, rows: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> None:
         """Replace the bounds of the named rows."""
         index = np.atleast_1d(np.asarray(rows, np.int32))
-        lo = np.broadcast_to(np.asarray(lower, float), index.size)
-        hi = np.broadcast_to(np.asarray(upper, float), index.size)
-        for row, low, high in zip(index, lo, hi, strict=True):
-            self.highs.changeRowBounds(int(row), float(low), float(high))
+        self.highs.changeRowsBounds(index.size, index, _filled(lower, index.size), _filled(upper, index.size))
 
     def set_bounds(self, columns: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> None:
         """Replace the bounds of the named variables."""
         index = np.atleast_1d(np.asarray(columns, np.int32))
-        lo = np.ascontiguousarray(np.broadcast_to(np.asarray(lower, float), index.size))
-        hi = np.ascontiguousarray(np.broadcast_to(np.asarray(upper, float), index.size))
-        self.highs.changeColsBounds(index.size, index, lo, hi)
+        self.highs.changeColsBounds(index.size, index, _filled(lower, index.size), _filled(upper, index.size))
 
     def set_entries(self, rows: ArrayLike, columns: ArrayLike, values: ArrayLike) -> None:
         """Replace single matrix entries."""
-        for i, j, v in zip(np.atleast_1d(rows), np.atleast_1d(columns), np.atleast_1d(values), strict=True):
-            self.highs.changeCoeff(int(i), int(j), float(v))
+        index = (np.atleast_1d(np.asarray(v)).tolist() for v in (rows, columns, values))
+        change = self.highs.changeCoeff
+        for i, j, v in zip(*index, strict=True):
+            change(i, j, v)
 
     def add_columns(self, cost: ArrayLike, lower: ArrayLike, upper: ArrayLike, integer: Sequence[int] = ()) -> int:
         """Append variables that appear in no row yet; returns the index of the first.
@@ -142,6 +143,7 @@ class LinearProgram:
         c = np.atleast_1d(np.asarray(cost, float))
         first = int(self.highs.getNumCol())
         lo, hi = np.broadcast_to(np.asarray(lower, float), c.size), np.broadcast_to(np.asarray(upper, float), c.size)
+        self._cost = np.append(self._cost, c)
         empty = np.empty(0, np.int32)
         self.highs.addCols(c.size, c, lo.copy(), hi.copy(), 0, empty, empty, np.empty(0))
         for j in integer:
@@ -203,6 +205,12 @@ class LinearProgram:
             gap=float(info.mip_gap) if self._mixed else 0.0,
             bound=float(info.mip_dual_bound) if self._mixed else objective,
         )
+
+
+def _filled(values: ArrayLike, size: int) -> Vector:
+    """A contiguous vector of that size: the values, or one number repeated."""
+    out = np.asarray(values, float)
+    return np.ascontiguousarray(out if out.shape == (size,) else np.broadcast_to(out, size))
 
 
 def solve_lp(

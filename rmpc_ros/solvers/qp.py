@@ -17,7 +17,7 @@ import piqp
 from numpy.typing import NDArray
 from scipy import sparse
 
-from rmpc_ros.errors import InfeasibleError, NumericalError
+from rmpc_ros.errors import InfeasibleError, NumericalError, UnboundedError
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -120,7 +120,8 @@ class DenseQp:
 class SparseQp:
     """A sparse convex program  min 1/2 x'P x + c'x,  A x = b,  l <= G x <= u,  lower <= x <= upper, through PIQP.
 
-    Data may change, the sparsity pattern may not; explicit zeros in G are kept for that purpose.
+    Data may change, the sparsity pattern may not; explicit zeros in G are kept for that purpose. Matrices whose columns
+    are unsorted or hold a place twice are copied and sorted: PIQP reads such a P wrongly, without an error.
     """
 
     def __init__(
@@ -137,11 +138,15 @@ class SparseQp:
         tolerance: float = 1e-6,
         condense_equalities: bool = False,
     ) -> None:
+        P, G, A = _canonical(P), _canonical(G), None if A is None else _canonical(A)
         self.P, self.c, self.G, self.A, self.b = P, c, G, A, b
         self.lower, self.upper = lower, upper
         self.x_lower = np.full(c.size, -np.inf) if x_lower is None else x_lower
         self.x_upper = np.full(c.size, np.inf) if x_upper is None else x_upper
         self.tolerance = tolerance
+        self._below = bool(np.any(np.isfinite(lower)))
+        self._low = np.flatnonzero(np.isfinite(self.x_lower))
+        self._high = np.flatnonzero(np.isfinite(self.x_upper))
         self._solver = piqp.SparseSolver()
         if condense_equalities:  # pays where equality rows are many and short
             self._solver.settings.kkt_solver = piqp.KKTSolver.sparse_ldlt_eq_cond
@@ -163,13 +168,13 @@ class SparseQp:
         if c is not None:
             self.c = c
         if G is not None:
-            self.G = G
+            self.G = G = _canonical(G)
         if lower is not None:
-            self.lower = lower
+            self.lower, self._below = lower, bool(np.any(np.isfinite(lower)))
         if upper is not None:
             self.upper = upper
         if A is not None:
-            self.A = A
+            self.A = A = _canonical(A)
         if b is not None:
             self.b = b
         self._solver.update(c=c, A=A, G=G, h_l=lower, h_u=upper, b=b)
@@ -183,29 +188,45 @@ class SparseQp:
 
         Raises
         ------
-        InfeasibleError, NumericalError
+        InfeasibleError, UnboundedError, NumericalError
         """
         status = self.solve_raw()
-        word = str(status).rpartition(".")[2]
-        if status == piqp.PIQP_PRIMAL_INFEASIBLE:
-            raise InfeasibleError("no policy satisfies all robust constraints", word)
         if status != piqp.PIQP_SOLVED:
+            word = str(status).rpartition(".")[2]
+            if status == piqp.PIQP_PRIMAL_INFEASIBLE:
+                raise InfeasibleError("no policy satisfies all robust constraints", word)
+            if status == piqp.PIQP_DUAL_INFEASIBLE:
+                raise UnboundedError("the quadratic program is unbounded", word)
             raise NumericalError(f"PIQP stopped with '{word}'", word)
         x = np.array(self._solver.result.x)
         value = self.G @ x
-        residual = float(
-            max(
-                np.max(value - self.upper, initial=0.0),
-                np.max(self.lower - value, initial=0.0),
-                np.max(x - self.x_upper, initial=0.0),
-                np.max(self.x_lower - x, initial=0.0),
-            )
-        )
-        if self.A is not None and self.b is not None:
-            residual = max(residual, float(np.max(np.abs(self.A @ x - self.b), initial=0.0)))
-        if not residual <= self.tolerance:
+        excess = [0.0, _largest(value - self.upper)]
+        if self._below:
+            excess.append(_largest(self.lower - value))
+        if self._low.size:
+            excess.append(_largest((self.x_lower - x)[self._low]))
+        if self._high.size:
+            excess.append(_largest((x - self.x_upper)[self._high]))
+        if self.A is not None and self.b is not None and self.b.size:
+            excess.append(_largest(np.abs(self.A @ x - self.b)))
+        residual = max(excess)
+        if not all(e <= self.tolerance for e in excess):  # false for NaN too
             raise NumericalError(
                 f"PIQP's point violates a row by {residual:.1e}", "failed check", {"residual": residual}
             )
         info = self._solver.result.info
         return QpSolution(x, float(info.primal_obj), int(info.iter), residual, value)
+
+
+def _largest(values: Vector) -> float:
+    """The maximum, 0 without entries."""
+    return float(values.max()) if values.size else 0.0
+
+
+def _canonical(matrix: sparse.csc_matrix) -> sparse.csc_matrix:
+    """The matrix itself where its columns are sorted and without duplicates, else a copy that is."""
+    if matrix.has_canonical_format:
+        return matrix
+    out = matrix.copy()
+    out.sum_duplicates()
+    return out

@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rmpc_ros.errors import ConfigError
 from rmpc_ros.robust.ccg import ColumnConstraintGeneration
-from rmpc_ros.robust.two_stage import PolytopeUnion, TwoStageProblem, TwoStageResult
+from rmpc_ros.robust.polytope_union import PolytopeUnion
+from rmpc_ros.robust.two_stage import TwoStageProblem, TwoStageResult
 from rmpc_ros.studies.registry import Settings, Study
 
 # x+ = PHI x + GAMMA_U u + GAMMA_W w + GAMMA_V v; the public supplement prints 0.409 for PHI[0][3], a misprint: only

@@ -20,9 +20,10 @@ import numpy as np
 
 from rmpc_ros.errors import ConfigError
 from rmpc_ros.robust.box_robust import box_samples
+from rmpc_ros.robust.polytope_union import Polytope, PolytopeUnion
 from rmpc_ros.robust.scenario import helly_dimension, sample_size
 from rmpc_ros.robust.schemes import SCHEMES, solve_two_stage
-from rmpc_ros.robust.two_stage import Polytope, PolytopeUnion, TwoStageProblem
+from rmpc_ros.robust.two_stage import TwoStageProblem
 from rmpc_ros.robust.worst_case import WorstCaseSearch
 from rmpc_ros.studies.registry import Settings, Study
 
@@ -64,7 +65,14 @@ def location_problem() -> TwoStageProblem:
     )
 
 
-def demand_union(subsets: str) -> PolytopeUnion:
+def random_boxes(count: int, seed: int) -> PolytopeUnion:
+    """Small boxes anywhere in [0, 1.2]^3: the size of the problem without its meaning, for timing."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0.0, 1.0, (count, 3))
+    return PolytopeUnion.boxes([(a, b) for a, b in zip(low, low + rng.uniform(0.0, 0.2, (count, 3)), strict=True)])
+
+
+def demand_union(subsets: str, seed: int = 0) -> PolytopeUnion:
     """The set named by the setting `subsets`."""
     if subsets == "union":
         return PolytopeUnion.boxes(BOXES)
@@ -73,7 +81,10 @@ def demand_union(subsets: str) -> PolytopeUnion:
         return PolytopeUnion((Polytope(rows, np.array([1, 1, 1, 0, 0, 0, 1.2, 1.8])),))
     if subsets in ("1", "2", "3", "4"):
         return PolytopeUnion.boxes([BOXES[int(subsets) - 1]])
-    raise ConfigError(f"location: subsets = {subsets!r}, allowed are union, classic, 1, 2, 3, 4")
+    name, _, count = subsets.partition(":")
+    if name == "random" and count.isdecimal() and 1 <= int(count) <= 1000:
+        return random_boxes(int(count), seed)
+    raise ConfigError(f"location: subsets = {subsets!r}, allowed are union, classic, 1, 2, 3, 4, random:K (K to 1000)")
 
 
 def published(settings: Settings, scheme: str) -> float | None:
@@ -88,12 +99,13 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     scheme = str(settings["scheme"]).replace("-", "_")
     if scheme not in SCHEMES:
         raise ConfigError(f"location: scheme = {scheme!r}, allowed are {', '.join(SCHEMES)}")
-    problem, union = location_problem(), demand_union(str(settings["subsets"]))
+    problem, union = location_problem(), demand_union(str(settings["subsets"]), settings["seed"])
     count = len(union.polytopes)
     weights = np.asarray(settings["p0"], float) if len(settings["p0"]) == count else np.full(count, 1.0 / count)
     options: dict[str, Any] = {}
     if scheme == "kl":
-        if len(settings["p0"]) != count and count > 1:
+        given = str(settings["subsets"]).startswith("random:")  # these have equal weights
+        if len(settings["p0"]) != count and count > 1 and not given:
             raise ConfigError(f"location: p0 has {len(settings['p0'])} entries, the set has {count} subsets")
         options = {"p0": weights, "rho": settings["rho"], "form": settings["form"], "inner": settings["inner"]}
     elif scheme == "robust":

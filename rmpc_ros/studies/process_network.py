@@ -28,8 +28,9 @@ import numpy as np
 
 from rmpc_ros.errors import ConfigError
 from rmpc_ros.robust.kl import sample_ball
+from rmpc_ros.robust.polytope_union import PolytopeUnion
 from rmpc_ros.robust.schemes import solve_two_stage
-from rmpc_ros.robust.two_stage import PolytopeUnion, TwoStageProblem, TwoStageResult
+from rmpc_ros.robust.two_stage import TwoStageProblem, TwoStageResult
 from rmpc_ros.robust.worst_case import WorstCaseSearch
 from rmpc_ros.studies.registry import Settings, Study
 

@@ -152,8 +152,8 @@ def table(result: dict[str, Any]) -> Iterable[str]:
     """Lines for people: ours beside the paper's."""
     yield (
         f"{result['runs']} runs of {result['steps']} steps from seed {result['seed']}, epsilon {result['epsilon']}, "
-        f"beta {result['beta']}, {result['feedback']} feedback for all; the paper's cost and CPU in brackets (its noise is "
-        "not published)"
+        f"beta {result['beta']}, {result['feedback']} feedback for all; the paper's cost and CPU in brackets (its "
+        "noise is not published)"
     )
     yield f"DRMPC: {result['n_train']} training and {result['n_calibration']} calibration samples at every horizon"
     for horizon, methods in result["horizons"].items():
@@ -173,7 +173,7 @@ STUDY = Study(
     defaults={
         "horizons": [5, 10, 15],
         "steps": 100,
-        "runs": 20,
+        "runs": 12,
         "n_train": 300,
         "n_calibration": 59,
         "caution": 10.0,

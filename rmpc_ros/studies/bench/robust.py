@@ -4,9 +4,11 @@ One system (nx=4, nu=2, a box of disturbances of 4 numbers per step), fixed feed
 feedback. "ours" is one call from new data (state and box) to a checked policy of the modelling interface; "control
 loop" is the specialised Toeplitz or fixed controller of rmpc_ros/mpc. cvxpy gets the natural condensed model with
 state and half-widths as parameters and its fastest installed solver; rsome has no parameters, so it builds and solves
-(linear cost only, the cost its default solver takes; fixed and full feedback, it has no Toeplitz rule). The bare solver
-of linear programs starts without a basis, ours from the last one: `new_set_over_bare` compares like with like for
-quadratic programs only.
+(linear cost only, the cost its default solver takes; fixed and full feedback, it has no Toeplitz rule).
+
+"bare" is the solver alone: a second solver object that gets the same sequence of ready-made arrays (nothing is
+computed, nothing checked) and starts from the same point: PIQP cold, as it always does, HiGHS from its last basis.
+All times are processor time of this process, solver and Python together: machines are shared.
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ from typing import Any
 
 import cvxpy as cp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rmpc_ros.errors import ConfigError, SolverError
 from rmpc_ros.mpc.feedback import AffineFeedback
 from rmpc_ros.mpc.fixed import FixedFeedback
-from rmpc_ros.robust.backends import Highs, Piqp
 from rmpc_ros.robust.compiled import CompiledProgram
 from rmpc_ros.robust.horizon import LinearHorizon
 from rmpc_ros.robust.policy import structure
 from rmpc_ros.robust.uncertain_program import UncertainProgram
+from rmpc_ros.sets.base import UncertaintySet
 from rmpc_ros.sets.box import Box
 from rmpc_ros.studies.bench.step import fill, milliseconds, system
 from rmpc_ros.studies.registry import Settings, Study
@@ -139,83 +142,115 @@ def with_rsome(horizon: LinearHorizon, form: str, state: np.ndarray, radius: np.
     return float(model.get())
 
 
-def _bare(program: CompiledProgram) -> Callable[[], Any]:
-    """The solver call alone, on the data it was given last."""
-    backend = program.backend
-    if isinstance(backend, Piqp):
-        return backend.solve_raw
-    assert isinstance(backend, Highs)
-    return backend.solve_raw
+def bare_call(twin: CompiledProgram, **data: ArrayLike | UncertaintySet) -> Callable[[], object]:
+    """Everything computed, nothing handed over yet: the call hands the new data to the twin's solver and runs it."""
+    hand_over = twin.backend.prepare(twin.write(**data))
+
+    def call() -> object:
+        hand_over()
+        return twin.backend.solve_raw()
+
+    return call
+
+
+def processor_ms(call: Callable[[], object]) -> float:
+    """Processor time of one call in milliseconds."""
+    start = time.process_time()
+    call()
+    return 1e3 * (time.process_time() - start)
 
 
 def _one(settings: Settings, N: int, form: str, cost: str) -> dict[str, Any]:
     rng = np.random.default_rng(settings["seed"])
     horizon = horizon_of(settings["seed"], N)
-    began = time.perf_counter()
+    began = time.process_time()
     program = ours(horizon, form, cost)
-    compile_ms = 1e3 * (time.perf_counter() - began)
+    compile_ms = 1e3 * (time.process_time() - began)
+    twin = ours(horizon, form, cost)
     names = [n for n in (("PIQP", "CLARABEL") if cost == "quadratic" else ("HIGHS", "CLARABEL"))]
     names = [n for n in names if n in cp.installed_solvers()] if settings["cvxpy_states"] else []
     twins = {name: with_cvxpy(horizon, form, cost) for name in names}
-    times: dict[str, list[float]] = {name: [] for name in ("ours", "ours_new_set", "bare", "rsome", *names)}
+    large = settings["horizons"][0] < N
+    states = settings["large_states"] if large else settings["states"]
+    states *= 4 if form == "fixed" else 1  # a fraction of a millisecond each
+    peers = min(settings["large_peer_states"], states) if large else states
+    cvxpy_states, rsome_states = min(settings["cvxpy_states"], peers), min(settings["rsome_states"], peers)
+    moments = ("new_set", "bare_new_set", "new_state", "bare_new_state", "rsome", *names)
+    times: dict[str, list[float]] = {name: [] for name in moments}
     difference, tries = 0.0, 0
     nx = horizon.A.shape[0]
-    while len(times["ours"]) < settings["states"]:
+    while len(times["new_set"]) < states:
         tries += 1
         state = np.asarray(rng.uniform(-0.5, 0.5, nx))
         radius = np.asarray(RADIUS * rng.uniform(0.5, 1.0, N * nx))
+        members = Box(-radius, radius)
+        # ours and bare start from the same data: those of the state before
+        bare = bare_call(twin, x0=state, noise=members)
+        bare_ms = processor_ms(bare)
         try:
-            program.solve(x0=state)
+            start = time.process_time()
+            value = program.solve(x0=state, noise=members).objective
+            ours_ms = 1e3 * (time.process_time() - start)
         except SolverError:
-            if tries > 20 * settings["states"]:
+            if tries > 20 * states:
                 raise
             continue
-        members = Box(-radius, radius)
-        times["ours_new_set"].append(milliseconds(partial(program.solve, x0=state, noise=members)))
-        times["bare"].append(milliseconds(_bare(program)))
-        times["ours"].append(milliseconds(partial(program.solve, x0=state)))
-        value = program.solve(x0=state).objective
-        if len(times["ours"]) <= settings["cvxpy_states"]:
+        times["new_set"].append(ours_ms)
+        times["bare_new_set"].append(bare_ms)
+        times["bare_new_state"].append(processor_ms(bare_call(twin, x0=0.95 * state)))
+        times["new_state"].append(processor_ms(partial(program.solve, x0=0.95 * state)))
+        if len(times["new_set"]) <= cvxpy_states:
             for name, (problem, x0, r) in twins.items():
                 x0.value, r.value = state, radius
-                times[name].append(milliseconds(partial(problem.solve, solver=name, warm_start=True)))
+                times[name].append(processor_ms(partial(problem.solve, solver=name, warm_start=True)))
                 difference = max(difference, abs(problem.value - value) / (1 + abs(value)))
-        if cost == "linear" and form != "toeplitz" and len(times["ours"]) <= settings["rsome_states"]:
-            start = time.perf_counter()
+        if cost == "linear" and form != "toeplitz" and len(times["new_set"]) <= rsome_states:
+            start = time.process_time()
             theirs = with_rsome(horizon, form, state, radius)
-            times["rsome"].append(1e3 * (time.perf_counter() - start))
+            times["rsome"].append(1e3 * (time.process_time() - start))
             difference = max(difference, abs(theirs - value) / (1 + abs(value)))
     median = {name: float(np.median(v[1:] if len(v) > 1 else v)) for name, v in times.items() if v}
-    best = min((n for n in names), key=lambda n: median[n], default=None)
+    best = min((n for n in names if n in median), key=lambda n: median[n], default=None)
     out: dict[str, Any] = {
         **program.sizes,
         "solver": program.backend.name,
+        "states": states,
         "compile_ms": compile_ms,
-        "ours_ms": median["ours"],
-        "ours_new_set_ms": median["ours_new_set"],
-        "bare_solver_ms": median["bare"],
-        "new_set_over_bare": median["ours_new_set"] / median["bare"],
+        "new_set_ms": median["new_set"],
+        "bare_new_set_ms": median["bare_new_set"],
+        "new_set_over_bare": _ratio(times["new_set"], times["bare_new_set"]),
+        "new_state_ms": median["new_state"],
+        "bare_new_state_ms": median["bare_new_state"],
+        "new_state_over_bare": _ratio(times["new_state"], times["bare_new_state"]),
         "largest_relative_difference": difference,
     }
     if best is not None:
         out |= {
             "cvxpy_ms": median[best],
             "cvxpy_solver": best,
-            "times_faster_than_cvxpy": median[best] / median["ours"],
+            "times_faster_than_cvxpy": median[best] / median["new_set"],
         }
     if "rsome" in median:
-        out |= {"rsome_ms": median["rsome"], "times_faster_than_rsome": median["rsome"] / median["ours"]}
+        out |= {"rsome_ms": median["rsome"], "times_faster_than_rsome": median["rsome"] / median["new_set"]}
     return out
 
 
-def _control_loop(settings: Settings, form: str) -> dict[str, Any]:
-    """The specialised controller at N=10: wall and processor time per step."""
+def _ratio(ours_ms: list[float], bare_ms: list[float]) -> float:
+    """Median of the ratios of the pairs; the first pair warms up."""
+    return float(np.median(np.divide(ours_ms, bare_ms)[1:]))
+
+
+def _control_loop(settings: Settings, form: str, N: int) -> dict[str, Any]:
+    """The agents' own controller: wall and processor time per step."""
     model, cost = system(settings["seed"])
-    controller = FixedFeedback(model, cost, 10) if form == "fixed" else AffineFeedback(model, cost, 10, True)
+    controller = (
+        FixedFeedback(model, cost, N) if form == "fixed" else AffineFeedback(model, cost, N, form == "toeplitz")
+    )
     rng = np.random.default_rng(settings["seed"])
+    states = settings["loop_states"] if settings["horizons"][0] >= N else settings["large_states"]
     wall: list[float] = []
     busy: list[float] = []
-    while len(wall) < settings["loop_states"]:
+    while len(wall) < states:
         fill(controller.data, rng.uniform(-0.5, 0.5, 4), rng.uniform(-1, 1, 4), RADIUS)
         start = time.process_time()
         try:
@@ -224,11 +259,12 @@ def _control_loop(settings: Settings, form: str) -> dict[str, Any]:
             continue
         busy.append(1e3 * (time.process_time() - start))
     return {
-        "N": 10,
+        "N": N,
         "median_ms": float(np.median(wall)),
         "p99_ms": float(np.quantile(wall, 0.99)),
-        "p99_over_median": float(np.quantile(wall, 0.99) / np.median(wall)),
         "processor_median_ms": float(np.median(busy)),
+        "processor_p99_ms": float(np.quantile(busy, 0.99)),
+        "p99_over_median": float(np.quantile(busy, 0.99) / np.median(busy)),
     }
 
 
@@ -240,7 +276,9 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         for cost in ("quadratic", "linear")
         for form in settings["forms"]
     }
-    loops = {form: _control_loop(settings, form) for form in ("toeplitz", "fixed")}
+    loops = {
+        f"{form} N={N}": _control_loop(settings, form, N) for N in settings["horizons"] for form in settings["forms"]
+    }
     return {"nx": 4, "nu": 2, "nw": 4, "states": settings["states"], "programs": programs, "control_loop": loops}
 
 
@@ -250,19 +288,24 @@ def table(result: dict[str, Any]) -> Iterable[str]:
         other = f", cvxpy ({p['cvxpy_solver']}) {p['cvxpy_ms']:.1f} ms" if "cvxpy_ms" in p else ""
         other += f", rsome {p['rsome_ms']:.0f} ms" if "rsome_ms" in p else ""
         yield (
-            f"{name:24s} {p['variables']:5d} variables, ours ({p['solver']}) {p['ours_ms']:.2f} ms, new set "
-            f"{p['ours_new_set_ms']:.2f} ms, bare {p['bare_solver_ms']:.2f} ms{other}, "
-            f"difference {p['largest_relative_difference']:.0e}"
+            f"{name:24s} {p['variables']:5d} variables ({p['solver']}), new set {p['new_set_ms']:.2f} ms = "
+            f"{p['new_set_over_bare']:.2f} x bare, new state {p['new_state_ms']:.2f} ms = "
+            f"{p['new_state_over_bare']:.2f} x bare{other}, difference {p['largest_relative_difference']:.0e}"
         )
-    for form, f in result["control_loop"].items():
-        yield f"control loop, {form}, N=10: median {f['median_ms']:.2f} ms, p99 {f['p99_ms']:.2f} ms"
+    for name, f in result["control_loop"].items():
+        yield (
+            f"control loop, {name}: processor time median {f['processor_median_ms']:.2f} ms, p99 "
+            f"{f['processor_p99_ms']:.2f} ms (wall {f['median_ms']:.2f}, {f['p99_ms']:.2f})"
+        )
 
 
 STUDY = Study(
     defaults={
-        "horizons": [10],
+        "horizons": [10, 20],
         "forms": list(FORMS),
-        "states": 20,
+        "states": 40,
+        "large_states": 6,
+        "large_peer_states": 1,
         "cvxpy_states": 4,
         "rsome_states": 2,
         "loop_states": 100,
