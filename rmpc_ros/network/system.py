@@ -88,7 +88,7 @@ def design_network(config: PlantConfig, model_error: Vector | None = None) -> Ne
     w_support = np.maximum(disturbance.support(E), disturbance.support(-E)) + noise_step
     margins = config.controller.margins
     authority = margins.authority * input_limit
-    rows, limits = _limit_rows(config, x_scale, noise)
+    rows, limits = _limit_rows(config, x_scale, noise + estimation_error(config))
     blocks = [linear.rows(agent) for agent in linear.agents]
     columns = [linear.columns(agent) for agent in linear.agents]
     stated = _stated_error(config, x_scale) if margins.model_error != "sampled" else model_error
@@ -139,8 +139,17 @@ def design_agents(config: PlantConfig, model_error: Vector | None = None) -> dic
     ConfigError, InfeasibleError
         See `design_network`.
     """
-    network = design_network(config, model_error)
+    return agents_of(config, design_network(config, model_error))
+
+
+def agents_of(config: PlantConfig, network: NetworkDesign) -> dict[str, AgentDesign]:
+    """The agents' parts of a network's design."""
     return {agent: _agent(config, network, agent) for agent in network.linear.agents}
+
+
+def sampled_error(config: PlantConfig, network: NetworkDesign) -> Vector:
+    """Bound (n,), normalised, of the linear model's error over a network's boxes; zero where the plant is linear."""
+    return _model_error(config, network, thorough=True)
 
 
 # -- one agent --------------------------------------------------------------------------------------------------------
@@ -294,7 +303,7 @@ def _scales(config: PlantConfig) -> tuple[Vector, Vector, Vector]:
 
 
 def _limit_rows(config: PlantConfig, x_scale: Vector, noise: Vector) -> tuple[Matrix, Vector]:
-    """All state limits H z <= h of the network, normalised, tightened by the sensor noise."""
+    """All state limits H z <= h of the network, normalised, tightened by `noise` (n,), between state and truth."""
     linear = config.linear
     H, h = [], []
     for agent in linear.agents:
@@ -306,8 +315,19 @@ def _limit_rows(config: PlantConfig, x_scale: Vector, noise: Vector) -> tuple[Ma
         h.append(limits - np.abs(own @ linear.agents[agent].transform) @ noise[rows])
     stacked = np.concatenate(h)
     if np.any(stacked <= 0):
-        raise ConfigError("the sensor noise is as large as a state's distance to its limit: nothing can be guaranteed")
+        raise ConfigError(
+            "sensor noise and estimation error are as large as a state's distance to its limit: nothing is guaranteed"
+        )
     return np.vstack(H), stacked
+
+
+def estimation_error(config: PlantConfig) -> Vector:
+    """Bound (n,) of the difference between the states that agents control with and the true ones; 0 without estimator.
+
+    It only tightens limits: the states that agents control with move as the design reckons with (`output_feedback`).
+    """
+    stated = config.estimator.error if config.estimator is not None else {}
+    return np.array([stated.get(state, 0.0) for agent in config.linear.agents.values() for state in agent.states])
 
 
 def _disturbance_set(config: PlantConfig) -> UncertaintySet:
