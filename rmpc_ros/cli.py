@@ -239,36 +239,49 @@ def report(
 @app.command()
 def train(
     plant: PlantFile,
-    algo: Annotated[str, typer.Option("--algo", help="cem: cross-entropy on the surrogate.")] = "cem",
-    actor: Annotated[str, typer.Option("--actor", help="affine, network or constant.")] = "affine",
+    algo: Annotated[
+        str, typer.Option("--algo", help="cem: cross-entropy; mappo: TorchRL; consensus: without a central critic.")
+    ] = "cem",
+    actor: Annotated[
+        str | None, typer.Option("--actor", help="affine, network or constant [default: the algorithm's].")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
-    iterations: Annotated[int, typer.Option("--iterations", help="Of the cross-entropy method.")] = 60,
+    iterations: Annotated[int | None, typer.Option("--iterations", help="[default: the algorithm's]")] = None,
     windows: Annotated[int, typer.Option("--windows", help="Simulated days the surrogate is fitted to.")] = 120,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes for the real controllers.")] = 1,
+    ray: Annotated[str, typer.Option("--ray", help="Address of a ray cluster, or local.")] = "",
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder [default: runs/train-<plant>-<algo>-<actor>].")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Learn a policy that moves the controllers' targets; leaves policy.json with its baselines."""
+    """Learn a policy that moves the controllers' targets; leaves policy.json with its baselines, and its curves."""
     from rmpc_ros.learning import command
+    from rmpc_ros.learning.rollouts import Workers
 
-    result, lines = command.run_train(plant, algo, actor, seed, iterations, windows, resume, out)
+    who = Workers(workers, ray)
+    result, lines = command.run_train(plant, algo, actor, seed, iterations, windows, resume, out, who)
     emit(result, as_json, lines)
 
 
 @app.command()
 def evaluate(
     plant: PlantFile,
-    policy: Annotated[Path, typer.Option("--policy", help="Policy file.")],
+    policy: Annotated[
+        list[Path], typer.Option("--policy", help="Policy file; repeatable, also for several training seeds.")
+    ],
     seeds: Annotated[int, typer.Option("--seeds", help="Held-out campaigns, each mild and harsh.")] = 20,
+    first_seed: Annotated[int, typer.Option("--first-seed", help="Of the held-out campaigns.")] = 1000,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    ray: Annotated[str, typer.Option("--ray", help="Address of a ray cluster, or local.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare a policy with its baselines, paired, the real robust controllers in the loop."""
+    """Compare policies with the baselines, paired, the real robust controllers in the loop."""
     from rmpc_ros.learning import command
+    from rmpc_ros.learning.rollouts import Workers
 
-    result, lines = command.run_evaluate(plant, policy, seeds, workers)
+    result, lines = command.run_evaluate(plant, policy, seeds, first_seed, Workers(workers, ray))
     emit(result, as_json, lines)
 
 

@@ -19,10 +19,12 @@ from rmpc_ros.learning.day import RobustDays
 from rmpc_ros.learning.economics import TERMS, reward_terms, total
 from rmpc_ros.learning.env import CampaignEnv
 from rmpc_ros.learning.evaluate import confidence_interval, evaluate, live, myopic
+from rmpc_ros.learning.experience import TRAINING_SEEDS
 from rmpc_ros.learning.policy import KINDS, Actor, Policy, load_policy
+from rmpc_ros.learning.rollouts import Workers
 from rmpc_ros.learning.scenario import aged, draw_scenarios
 from rmpc_ros.learning.surrogate import Surrogate, identify_surrogate
-from rmpc_ros.learning.train import TRAINING_SEEDS, TrainOptions, campaign_objective, train
+from rmpc_ros.learning.train import TrainOptions, campaign_objective, train
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def test_a_name_that_does_not_exist_is_named_with_its_place(tmp_path: Path) -> N
     path.write_text(text.replace("regeneration: 30000", "regeneration: -1"), encoding="utf-8")
     with pytest.raises(ConfigError, match="regeneration"):
         load_plant(path)
-    with pytest.raises(ConfigError, match="no section 'learning'"):
+    with pytest.raises(ConfigError, match="no key 'campaign'"):
         learning_case(load_plant(shipped_plant("reactor_separator")))
 
 
@@ -284,7 +286,9 @@ def test_cross_entropy_finds_a_maximum_and_resumes_exactly(tmp_path: Path) -> No
 
 
 def test_training_improves_is_reproducible_and_resumes(case: LearningCase, plant: Path, tmp_path: Path) -> None:
-    options = TrainOptions(kind="affine", seed=3, iterations=6, campaigns=6, windows=40, population=30)
+    options = TrainOptions(
+        kind="affine", seed=3, iterations=6, campaigns=6, windows=40, population=30, reference_iterations=6
+    )
     trained = train(case, options, tmp_path / "a")
     targets = RobustDays(case).targets
     objective = campaign_objective(case, targets, trained.surrogate, trained.policy.actor, 40)
@@ -312,7 +316,7 @@ def test_training_improves_is_reproducible_and_resumes(case: LearningCase, plant
 def test_no_constant_of_the_grid_beats_the_best_constant(
     case: LearningCase, days: RobustDays, surrogate: Surrogate, tmp_path: Path
 ) -> None:
-    options = TrainOptions(iterations=4, campaigns=8, windows=40, population=20)
+    options = TrainOptions(iterations=4, campaigns=8, windows=40, population=20, reference_iterations=4)
     best = train(case, options, tmp_path).policy.references["best_constant"]
     actor = Actor("constant", 3, observation_size(case), ACTIONS)
     ends = np.array([[i, -1, j, -1, k, -1] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], float)
@@ -331,7 +335,7 @@ def test_training_and_held_out_campaigns_never_meet(
         drawn.extend(seeds)
         return draw_scenarios(case, seeds, harsh)
 
-    monkeypatch.setattr("rmpc_ros.learning.train.draw_scenarios", spy)
+    monkeypatch.setattr("rmpc_ros.learning.experience.draw_scenarios", spy)
     actor = Actor("constant", 3, observation_size(case), ACTIONS)
     objective = campaign_objective(case, days.targets, surrogate, actor, 8)
     for seed in range(3):
@@ -339,7 +343,7 @@ def test_training_and_held_out_campaigns_never_meet(
     assert len(set(drawn)) == 24
     assert min(drawn) >= TRAINING_SEEDS
     with pytest.raises(DataError, match="training"):
-        evaluate(Path("any.yaml"), Policy("p", actor, np.zeros(actor.size)), TRAINING_SEEDS + 1)
+        evaluate(Path("any.yaml"), [Policy("p", actor, np.zeros(actor.size))], 2, first_seed=TRAINING_SEEDS - 1)
 
 
 # -- evaluation --------------------------------------------------------------------------------------------------------
@@ -359,16 +363,18 @@ def test_evaluation_is_paired_and_prints_one_object(
         for name in ("published", "learned_affine"):  # both zero here: the same as the reference, seed by seed
             assert rows[name]["gain_over_best_constant"] == pytest.approx(0.0, abs=1e-3)
         assert all(row["violation_hours"] == 0 and row["promises_broken"] == 0 for row in rows.values())
-    shared = evaluate(plant, policy, 2, workers=2)
+    shared = evaluate(plant, [policy], 2, Workers(2))
     for label in ("campaign", "harsh"):
         for name, row in shared[label].items():
             assert row["profit_per_hour"] == pytest.approx(result[label][name]["profit_per_hour"], abs=1e-2)
     with pytest.raises(DataError, match="at least 2"):
-        evaluate(plant, policy, 1)
+        evaluate(plant, [policy], 1)
     with pytest.raises(DataError, match="is for plant"):
-        evaluate(plant, dataclasses.replace(policy, plant="other"), 2)
+        evaluate(plant, [dataclasses.replace(policy, plant="other")], 2)
     with pytest.raises(DataError, match="surrogate"):
-        evaluate(plant, dataclasses.replace(policy, surrogate={}), 2)
+        evaluate(plant, [dataclasses.replace(policy, surrogate={})], 2)
+    with pytest.raises(DataError, match="two policies"):
+        evaluate(plant, [policy, policy], 2)
 
 
 def test_myopic_earns_most_today_and_wears_the_catalyst_most(

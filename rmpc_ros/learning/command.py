@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rmpc_ros.config import load_plant
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
 from rmpc_ros.errors import ConfigError
-from rmpc_ros.learning.case import learning_case
+from rmpc_ros.learning.campaign import ACTIONS
+from rmpc_ros.learning.curves import GAIN
+from rmpc_ros.learning.day import RobustDays
 from rmpc_ros.learning.evaluate import evaluate
 from rmpc_ros.learning.policy import KINDS, Kind, load_policy
-from rmpc_ros.learning.train import TrainOptions, train
-
-ALGORITHMS = ("cem",)
+from rmpc_ros.learning.rollouts import PlantFile, Workers
+from rmpc_ros.learning.surrogate import Surrogate, identify_with
+from rmpc_ros.learning.train import ALGORITHMS, Algorithm, TrainOptions, train, usual_options
 
 
 def run_train(
-    plant: Path, algorithm: str, kind: str, seed: int, iterations: int, windows: int, resume: bool, out: Path | None
+    plant: Path,
+    algorithm: str,
+    kind: str | None,
+    seed: int,
+    iterations: int | None,
+    windows: int,
+    resume: bool,
+    out: Path | None,
+    workers: Workers,
 ) -> tuple[dict[str, Any], Iterator[str]]:
     """Train a policy; figures and lines for people.
 
@@ -30,67 +41,111 @@ def run_train(
     DataError
         Nothing to resume.
     """
-    if algorithm not in ALGORITHMS:
-        raise ConfigError(f"--algo {algorithm}: known: {', '.join(ALGORITHMS)}")
-    chosen: Kind | None = next((k for k in KINDS if k == kind), None)
-    if chosen is None:
-        raise ConfigError(f"--actor {kind}: known: {', '.join(KINDS)}")
-    if iterations < 1:
-        raise ConfigError(f"--iterations {iterations}: give at least 1")
-    case = learning_case(load_plant(plant))
-    folder = out or Path("runs") / f"train-{case.config.plant.name}-{algorithm}-{kind}"
-    began = time.perf_counter()
-    trained = train(case, TrainOptions(chosen, seed, iterations, windows=windows), folder, resume, _progress)
+    options = _options(algorithm, kind, seed, iterations, windows)
+    file = PlantFile.read(plant)
+    case = file.case()
+    folder = out or Path("runs") / f"train-{case.config.plant.name}-{algorithm}-{options.kind}"
+    began, used = time.perf_counter(), time.process_time()
+    with Bars() as bars:
+
+        def identify() -> Surrogate:
+            authority = RobustDays(case).targets.authority
+            told = lambda done, wanted: bars("surrogate", done, wanted)  # noqa: E731
+            return identify_with(file, case, authority, seed, windows, workers, told)
+
+        spread_out = workers.count > 1 or workers.ray
+        trained = train(case, options, folder, resume, bars, identify if spread_out else None)
     n, m, a = trained.surrogate.sizes
     result = {
         "plant": case.config.plant.name,
         "algorithm": algorithm,
-        "actor": kind,
+        "actor": options.kind,
         "seed": seed,
-        "iterations": iterations,
+        "iterations": options.iterations,
+        "actions": ACTIONS,
         "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time() - used,
+        "workers": dataclasses.asdict(workers),
         "policy": folder / "policy.json",
+        "picture": folder / "curve.png",
+        "events": folder / "events",
         "parameters": trained.policy.actor.size,
         "surrogate_state_error": trained.surrogate.error[:n],
         "surrogate_input_error": trained.surrogate.error[n : n + m],
-        "curve_mean": [mean for mean, _ in trained.curve],
-        "curve_best": [best for _, best in trained.curve],
+        "curve": trained.curve,
     }
 
     def lines() -> Iterator[str]:
-        yield f"policy    {result['policy']} ({kind}, {trained.policy.actor.size} parameters for all {a} agents)"
-        yield f"time      {result['seconds']:.0f} s"
-        yield "iteration  mean of samples  best sample   (profit per hour on new campaigns: it varies with them)"
-        step = max(1, len(trained.curve) // 10)
-        for k in range(0, len(trained.curve), step):
-            mean, best = trained.curve[k]
-            yield f"{k + 1:9} {mean:16.1f} {best:12.1f}"
+        yield f"policy    {result['policy']} ({options.kind}, {result['parameters']} parameters for all {a} agents)"
+        yield f"curves    {result['picture']}, {folder / 'curve.csv'}; tensorboard --logdir {result['events']}"
+        yield f"time      {result['seconds']:.0f} s ({result['cpu_seconds']:.0f} s of this process's CPU)"
+        yield "iteration  over the best constant   (profit per hour, surrogate, validation campaigns, no exploration)"
+        looked = [(k, row[GAIN]) for k, row in enumerate(trained.curve) if GAIN in row]
+        for k, gain in looked[:: max(1, len(looked) // 10)]:
+            yield f"{k + 1:9} {gain:23.1f}"
 
     return result, lines()
 
 
-def run_evaluate(plant: Path, policy: Path, seeds: int, workers: int) -> tuple[dict[str, Any], Iterator[str]]:
-    """Compare a policy with the baselines on held-out campaigns; figures and lines for people."""
-    result = evaluate(plant, load_policy(policy), seeds, workers)
+def _options(algorithm: str, kind: str | None, seed: int, iterations: int | None, windows: int) -> TrainOptions:
+    known: Algorithm | None = next((name for name in ALGORITHMS if name == algorithm), None)
+    if known is None:
+        raise ConfigError(f"--algo {algorithm}: known: {', '.join(ALGORITHMS)}")
+    usual = usual_options(known)
+    chosen: Kind | None = usual.kind if kind is None else next((k for k in KINDS if k == kind), None)
+    if chosen is None:
+        raise ConfigError(f"--actor {kind}: known: {', '.join(KINDS)}")
+    wanted = usual.iterations if iterations is None else iterations
+    if wanted < 1:
+        raise ConfigError(f"--iterations {wanted}: give at least 1")
+    return dataclasses.replace(usual, kind=chosen, seed=seed, iterations=wanted, windows=windows)
+
+
+def run_evaluate(
+    plant: Path, policies: Sequence[Path], seeds: int, first_seed: int, workers: Workers
+) -> tuple[dict[str, Any], Iterator[str]]:
+    """Compare policies with the baselines on held-out campaigns; figures and lines for people."""
+    with Bars() as bars:
+        told = lambda done, wanted: bars("campaigns", done, wanted)  # noqa: E731
+        result = evaluate(plant, [load_policy(path) for path in policies], seeds, workers, first_seed, told)
 
     def lines() -> Iterator[str]:
+        which = f"seeds {first_seed} to {first_seed + seeds - 1}"
         for label in ("campaign", "harsh"):
-            yield f"{label}: {seeds} campaigns, real controllers; mean per hour [95 % confidence]"
-            heads = f"{'over best constant':>26} {'violation h':>12} {'quality h':>10} {'regen.':>7}"
-            yield f"{'policy':18} {'profit':>9} {heads}"
+            yield f"{label}: {which}, real controllers; per hour [95 % confidence]"
+            heads = f"{'over best constant':>26} {'violation h':>12} {'quality h':>10} {'regen.':>7} {'energy':>10}"
+            yield f"{'policy':18} {'profit':>9} {heads}  gain by training seed"
             for name, row in result[label].items():
                 low, high = row["gain_over_best_constant_ci95"]
                 gain = f"{row['gain_over_best_constant']:8.1f} [{low:6.1f}, {high:6.1f}]"
+                seen = "  ".join(f"{s}: {g:.1f}" for s, g in row.get("gain_by_training_seed", {}).items())
                 yield (
                     f"{name:18} {row['profit_per_hour']:9.1f} {gain:>26} {row['violation_hours']:12.1f} "
-                    f"{row['quality_hours']:10.1f} {row['regenerations']:7.2f}"
+                    f"{row['quality_hours']:10.1f} {row['regenerations']:7.2f} {row['energy_per_hour']:10.4g}  {seen}"
                 )
 
     return result, lines()
 
 
-def _progress(what: str, done: int, wanted: int) -> None:
-    """A line on standard error that overwrites itself on a terminal; elsewhere only the last one."""
-    if sys.stderr.isatty() or done == wanted:
-        end = "\n" if done == wanted else "\r"
-        print(f"{what:16} {done:5}/{wanted}", end=end, file=sys.stderr, flush=True)
+class Bars:
+    """Progress bars on standard error, one per stage; elsewhere than on a terminal only what is finished."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, what: str, done: int, wanted: int) -> None:
+        """Move a stage's bar."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=wanted)
+        self._progress.update(self._tasks[what], completed=done, total=wanted)

@@ -3,11 +3,13 @@
 Zhang et al. (ICML 2018): every agent keeps a critic of the TEAM's value, V_i(s) = w_i' phi(s), but sees its own reward
 r_i only. On a batch of experience each does, with Metropolis weights L of the graph,
 
-    w_i <- sum_j L_ij (w_j + beta mean[ (a r_i + gamma V_j(s') - V_j(s)) phi(s) ])    temporal difference, then consensus
-    d_i <- a r_i + gamma V_i(s') - V_i(s),   d <- L^k d                               k rounds on the differences
+    d_i <- a r_i + gamma V_i(s') - V_i(s)
+    w_i <- sum_j L_ij (w_j + beta mean[ d_j phi(s) ])              temporal difference, then consensus; several times
+    d   <- L^k d                                                   k rounds on the differences
     theta_i <- sum_j L_ij (theta_j + step of Adam along mean[ A_j grad log pi(z_j | o_j) ])
 
-(a: number of agents, so that the mean of a r_i is the team's reward.) Sharing the differences over k rounds instead of
+(a: number of agents, so that the mean of a r_i is the team's reward; r_i: the differential reward of `experience.py`,
+hence gamma = 1.) Sharing the differences over k rounds instead of
 a model of the team's reward is that of Chen et al. (ICML 2022). A_j sums the agent's shared differences of the coming
 days with weight (gamma lambda)^k. Actors keep equal parameters up to the same consensus, so the result is one policy
 for all; the last consensus runs until they agree. phi: all products up to degree two of what every agent observes
@@ -26,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.errors import DataError
+from rmpc_ros.learning.curves import GAIN, Row
 from rmpc_ros.learning.experience import Experience
 from rmpc_ros.learning.policy import HIDDEN, Actor, write_atomically
 
@@ -43,9 +46,9 @@ class ConsensusOptions:
 
     critic_steps: int = 20
     critic_rate: float = 0.1
-    actor_rate: float = 0.02
+    actor_rate: float = 0.03
     last_actor_rate: float = 0.002
-    discount: float = 0.95
+    discount: float = 1.0
     trace: float = 0.6
     rounds: int = 3
     spread: float = 0.5
@@ -78,14 +81,14 @@ def metropolis(neighbours: Mapping[str, Sequence[str]]) -> Array:
 
 
 def critic_features(observations: Array) -> Array:
-    """phi (..., f): one, entries and products of the common part of observations (..., o)."""
+    """Features phi (..., f): one, entries and products of the common part of observations (..., o)."""
     z = observations[..., COMMON]
     row, column = np.triu_indices(z.shape[-1])
     return np.concatenate([np.ones((*z.shape[:-1], 1)), z, z[..., row] * z[..., column]], axis=-1)
 
 
 def score(actor: Actor, parameters: Array, observations: Array, wanted: Array) -> Array:
-    """Gradient (size,) of mean[wanted . output(parameters, o)] over rows of observations (N, o), wanted (N, actions)."""
+    """Gradient (size,) of mean[wanted . output(parameters, o)] for observations (N, o), wanted (N, actions)."""
     N = len(observations)
     if actor.kind == "affine":
         return (observations.T @ wanted).ravel() / N
@@ -114,7 +117,9 @@ class ConsensusTrainer:
         weights: Array,
         iterations: int,
         seed: int,
-        options: ConsensusOptions = ConsensusOptions(),  # noqa: B008
+        gather: Gather,
+        validate: Validate,
+        options: ConsensusOptions = ConsensusOptions(),
     ) -> None:
         if actor.kind == "constant":
             raise DataError("consensus trains actors of kind 'affine' or 'network', not 'constant'")
@@ -124,9 +129,10 @@ class ConsensusTrainer:
         self.theta = np.tile(start, (actor.agents, 1))
         self.critics = np.zeros((actor.agents, critic_features(np.zeros(actor.observations)).size))
         self.first, self.second = np.zeros_like(self.theta), np.zeros_like(self.theta)
+        self._gather, self._validate = gather, validate
         self.iteration = 0
         self.best, self.best_value = start, -np.inf
-        self.curve: list[dict[str, float]] = []
+        self.curve: list[Row] = []
 
     def agreed(self) -> Array:
         """One parameter vector (size,): consensus rounds until all agents hold the same."""
@@ -135,13 +141,13 @@ class ConsensusTrainer:
             theta = self.weights @ theta
         return np.asarray(theta[0])
 
-    def iterate(self, gather: Gather, validate: Validate) -> None:
+    def iterate(self) -> None:
         """One batch: critics, shared differences, actors, each with consensus."""
         options, a = self.options, self.actor.agents
         share = self.iteration / self.iterations
         spread = options.spread + share * (options.last_spread - options.spread)
         rate = options.actor_rate + share * (options.last_actor_rate - options.actor_rate)
-        experience = gather(self.agreed(), np.full(self.actor.actions, spread), self.generator)
+        experience = self._gather(self.agreed(), np.full(self.actor.actions, spread), self.generator)
         S, T = experience.rewards.shape[:2]
         phi = critic_features(experience.observations)  # (S, T + 1, a, f), the same for every agent
         for _ in range(options.critic_steps):
@@ -176,15 +182,20 @@ class ConsensusTrainer:
         }
         if self.iteration % options.every == 0 or self.iteration == self.iterations:
             parameters = self.agreed()
-            row["validation"] = validate(parameters)
-            if row["validation"] > self.best_value:
-                self.best, self.best_value = parameters, row["validation"]
+            row[GAIN] = self._validate(parameters)
+            if row[GAIN] > self.best_value:
+                self.best, self.best_value = parameters, row[GAIN]
         self.curve.append(row)
 
     def _differences(self, phi: Array, rewards: Array) -> Array:
         """Temporal differences (S, T, a) of every agent from its own reward and its own critic."""
         values = np.einsum("staf,af->sta", phi, self.critics)
-        return self.actor.agents * rewards + self.options.discount * values[:, 1:] - values[:, :-1]
+        out: Array = self.actor.agents * rewards + self.options.discount * values[:, 1:] - values[:, :-1]
+        return out
+
+    def result(self) -> Array:
+        """The parameters that earned most on the validation campaigns."""
+        return self.best
 
     def save(self, path: Path, what: dict[str, Any]) -> None:
         """Write a checkpoint in one step; `what` says which training it belongs to."""

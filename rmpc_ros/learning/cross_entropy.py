@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.errors import DataError
+from rmpc_ros.learning.curves import GAIN, Row
 from rmpc_ros.learning.policy import write_atomically
 
 Array = NDArray[np.float64]
@@ -48,7 +49,7 @@ class CemState:
     mean: Array
     spread: Array
     iteration: int
-    curve: list[tuple[float, float]]
+    curve: list[Row]
     generator: np.random.Generator
 
     def save(self, path: Path, what: dict[str, Any]) -> None:
@@ -78,7 +79,7 @@ class CemState:
                 raise DataError(f"checkpoint {path} belongs to {document['what']}, not to {what}")
             generator = np.random.default_rng()
             generator.bit_generator.state = document["generator"]
-            curve = [(float(m), float(b)) for m, b in document["curve"]]
+            curve = [{str(n): float(v) for n, v in row.items()} for row in document["curve"]]
             mean, spread = np.array(document["mean"], float), np.array(document["spread"], float)
             return CemState(mean, spread, int(document["iteration"]), curve, generator)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -101,4 +102,48 @@ def iterate(state: CemState, objective: Objective, options: CemOptions) -> None:
     state.mean = (1 - options.step) * state.mean + options.step * best.mean(axis=0)
     state.spread = np.maximum((1 - options.step) * state.spread + options.step * best.std(axis=0), options.least_spread)
     state.iteration += 1
-    state.curve.append((float(values.mean()), float(values.max())))
+    state.curve.append({"samples_mean": float(values.mean()), "samples_best": float(values.max())})
+
+
+class CemTrainer:
+    """Cross-entropy as a training: curve rows hold the samples' mean and best, and now and then the validation."""
+
+    def __init__(
+        self,
+        start: Array,
+        seed: int,
+        options: CemOptions,
+        objective: Objective,
+        validate: Callable[[Array], float],
+        every: int,
+    ) -> None:
+        self._options, self._objective, self._validate, self._every = options, objective, validate, every
+        self.state = first_state(start, options, seed)
+
+    @property
+    def iteration(self) -> int:
+        """Completed ones."""
+        return self.state.iteration
+
+    @property
+    def curve(self) -> list[Row]:
+        """One row of named figures per iteration."""
+        return self.state.curve
+
+    def iterate(self) -> None:
+        """One more iteration."""
+        iterate(self.state, self._objective, self._options)
+        if self.state.iteration % self._every == 0:
+            self.state.curve[-1][GAIN] = self._validate(self.state.mean)
+
+    def save(self, path: Path, what: dict[str, Any]) -> None:
+        """Write a checkpoint."""
+        self.state.save(path, what)
+
+    def load(self, path: Path, what: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.state = CemState.load(path, what)
+
+    def result(self) -> Array:
+        """The mean of the samples' distribution."""
+        return self.state.mean

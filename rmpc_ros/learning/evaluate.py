@@ -3,14 +3,16 @@
 Baselines: the published set-points (zero actions), the constant that is best on the nominal day, the constant that is
 best over campaigns, and myopic real-time optimisation, which knows today's delivery, prices and catalyst exactly and
 maximises today's profit on the identified model, blind to the catalyst it uses up.
+
+Held-out campaigns have seeds from `HELD_OUT` on: the prices of the shipped plant were shaped on seeds 0 to 19. Several
+policies that differ in their training's seed only are one row: per campaign the mean over them, and their spread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +20,25 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from rmpc_ros.config import load_plant
 from rmpc_ros.errors import DataError
 from rmpc_ros.learning.campaign import ACTIONS, Campaigns, deviations_of, observation_size
-from rmpc_ros.learning.case import HOURS, LearningCase, learning_case
+from rmpc_ros.learning.case import HOURS, LearningCase
 from rmpc_ros.learning.day import DayModel, RobustDays
 from rmpc_ros.learning.economics import reward_terms, total
+from rmpc_ros.learning.experience import TRAINING_SEEDS
 from rmpc_ros.learning.policy import Policy
+from rmpc_ros.learning.rollouts import PlantFile, Workers, spread
 from rmpc_ros.learning.scenario import draw_scenarios
 from rmpc_ros.learning.surrogate import Surrogate
 from rmpc_ros.learning.targets import Targets
-from rmpc_ros.learning.train import TRAINING_SEEDS
 
 Array = NDArray[np.float64]
 Act = Callable[[Array, Campaigns], Array]
 
 GRID = np.linspace(-1.0, 1.0, 7)  # of each agent's set-point, myopic optimisation
 CONFIDENCE = 0.95
+HELD_OUT = 1000
+REFERENCES = ("published", "nominal_optimal", "best_constant", "myopic")
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Outcome:
     violation_hours: float
     quality_hours: float
     energy: float
-    regenerations: int
+    regenerations: float
     steps: int
     broken: int
     not_optimal: int
@@ -67,21 +71,39 @@ class Outcome:
 Row = tuple[str, int, bool, Outcome]  # contestant, seed, harsh, what came of it
 
 
-def contestants(policy: Policy) -> list[str]:
-    """Names of what is compared; the policy itself is "learned_<kind>".
+def label(policy: Policy) -> str:
+    """Name of a policy's row: what was learned, and how where that is not the usual way."""
+    algorithm = policy.training.get("algorithm", "cem")
+    if algorithm == "consensus":
+        return "learned_consensus"
+    usual = "mappo" if policy.actor.kind == "network" else "cem"
+    return f"learned_{policy.actor.kind}" + ("" if algorithm == usual else f"_{algorithm}")
+
+
+def contestants(policies: Sequence[Policy]) -> dict[str, tuple[str, Policy]]:
+    """What is compared, by a unique name: its row and the policy; the first policy's file holds the baselines.
 
     Raises
     ------
     DataError
-        The policy file holds no reference policies or no surrogate.
+        No policy, two equal ones, or the first one's file holds no reference policies or no surrogate.
     """
-    missing = {"nominal_optimal", "best_constant"} - set(policy.references)
-    if missing or not policy.surrogate:
+    if not policies:
+        raise DataError("give at least one policy")
+    first = policies[0]
+    missing = {"nominal_optimal", "best_constant"} - set(first.references)
+    if missing or not first.surrogate:
         raise DataError(
             f"the policy file lacks {', '.join(sorted(missing)) or 'the surrogate'}, which the baselines need; "
             "`rmpc train` writes them"
         )
-    return ["published", "nominal_optimal", "best_constant", "myopic", f"learned_{policy.actor.kind}"]
+    out = {name: (name, first) for name in REFERENCES}
+    for policy in policies:
+        name = f"{label(policy)}:{policy.training.get('seed', 0)}"
+        if name in out:
+            raise DataError(f"two policies are '{name}' (row:training seed)")
+        out[name] = (label(policy), policy)
+    return out
 
 
 def actor_of(case: LearningCase, targets: Targets, policy: Policy, name: str) -> Act:
@@ -154,12 +176,17 @@ def _counts(model: DayModel) -> tuple[int, int, int]:
     return model.steps, model.broken, sum(count for mode, count in model.modes.items() if mode != "optimal")
 
 
-def live_all(plant: Path, policy: Policy, jobs: Sequence[tuple[int, bool]]) -> list[Row]:
+@lru_cache(maxsize=1)
+def _controllers(plant: PlantFile) -> tuple[LearningCase, RobustDays]:
+    """Case and controllers of this process."""
+    case = plant.case()
+    return case, RobustDays(case)
+
+
+def live_all(plant: PlantFile, policies: Sequence[Policy], jobs: Sequence[tuple[int, bool]]) -> list[Row]:
     """All contestants on some campaigns (seed, harsh), with controllers of this process's own."""
-    case = learning_case(load_plant(plant))
-    _check_fit(case, policy)
-    days = RobustDays(case)
-    acts = {name: actor_of(case, days.targets, policy, name) for name in contestants(policy)}
+    case, days = _controllers(plant)
+    acts = {name: actor_of(case, days.targets, policy, row) for name, (row, policy) in contestants(policies).items()}
     return [
         (name, seed, harsh, live(case, days.targets, days, act, seed, harsh))
         for seed, harsh in jobs
@@ -176,42 +203,79 @@ def _check_fit(case: LearningCase, policy: Policy) -> None:
         )
 
 
-def evaluate(plant: Path, policy: Policy, seeds: int, workers: int = 1) -> dict[str, Any]:
+def evaluate(
+    plant: Path,
+    policies: Sequence[Policy],
+    seeds: int,
+    workers: Workers = Workers(),  # noqa: B008 - frozen
+    first_seed: int = HELD_OUT,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """Compare on `seeds` campaigns of the file's decay and as many of the harsh one.
 
     Parameters
     ----------
-    plant, policy : the plant file, and what was trained for it
-    seeds : number of held-out campaigns, 0 .. seeds - 1
-    workers : processes
+    plant, policies : the plant file, and what was trained for it
+    seeds : number of held-out campaigns, from `first_seed` on
+    workers : processes, or a ray cluster; the figures depend on them by the solver's tolerance at most
+    progress : told campaigns done and wanted
 
     Raises
     ------
     DataError
-        Fewer than two seeds, as many as reach training seeds, or the policy belongs to another plant.
+        Fewer than two seeds, some that are training seeds, or a policy belongs to another plant.
     """
     if seeds < 2:
         raise DataError(f"seeds = {seeds}: confidence intervals need at least 2")
-    if seeds > TRAINING_SEEDS:
-        raise DataError(f"seeds = {seeds}: from {TRAINING_SEEDS} on they are training campaigns")
-    jobs = [(seed, harsh) for seed in range(seeds) for harsh in (False, True)]
-    rows: list[Row] = []
-    if workers == 1:
-        rows = live_all(plant, policy, jobs)
-    else:  # processes, not threads: the simulation holds the interpreter
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            shares = [jobs[w::workers] for w in range(workers)]
-            for answer in [pool.submit(live_all, plant, policy, share) for share in shares if share]:
-                rows += answer.result()
-    rows.sort(key=lambda row: row[1])
-    result: dict[str, Any] = {"plant": policy.plant, "seeds": seeds}
-    for label, wanted in (("campaign", False), ("harsh", True)):
+    if first_seed < 0 or first_seed + seeds > TRAINING_SEEDS:
+        raise DataError(
+            f"seeds {first_seed} to {first_seed + seeds - 1}: campaigns to judge on have seeds from 0 on; "
+            f"from {TRAINING_SEEDS} on they are training campaigns"
+        )
+    names = contestants(policies)
+    file = PlantFile.read(plant)
+    case = file.case()
+    for policy in policies:
+        _check_fit(case, policy)
+    shares = [[(first_seed + k, harsh)] for k in range(seeds) for harsh in (False, True)]
+    rows = [row for answer in spread(live_all, (file, policies), shares, workers, progress) for row in answer]
+    result: dict[str, Any] = {"plant": case.config.plant.name, "seeds": seeds, "first_seed": first_seed}
+    for heading, wanted in (("campaign", False), ("harsh", True)):
+        single: dict[str, list[Outcome]] = {name: [] for name in names}
+        for name, _, harsh, outcome in rows:
+            if harsh == wanted:
+                single[name].append(outcome)
+        trainings: dict[str, list[str]] = {}
+        for name, (row_name, _) in names.items():
+            trainings.setdefault(row_name, []).append(name)
         outcomes = {
-            name: [outcome for n, _, harsh, outcome in rows if n == name and harsh == wanted]
-            for name in contestants(policy)
+            row_name: [mean_outcome([single[n][k] for n in members]) for k in range(seeds)]
+            for row_name, members in trainings.items()
         }
-        result[label] = summarise(outcomes, "best_constant")
+        table = summarise(outcomes, "best_constant")
+        reference = np.mean([o.profit for o in single["best_constant"]])
+        for row_name, members in trainings.items():
+            if row_name in REFERENCES:
+                continue
+            gains = {n.rpartition(":")[2]: float(np.mean([o.profit for o in single[n]]) - reference) for n in members}
+            table[row_name]["gain_by_training_seed"] = gains
+        result[heading] = table
     return result
+
+
+def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
+    """Mean over policies on one campaign; broken promises and steps not optimal are summed."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    summed = ("steps", "broken", "not_optimal")
+    values: dict[str, Any] = {}
+    for field in fields(Outcome):
+        each = [getattr(o, field.name) for o in outcomes]
+        if field.name == "terms":
+            values["terms"] = {t: float(np.mean([terms[t] for terms in each])) for t in each[0]}
+        else:
+            values[field.name] = sum(each) if field.name in summed else float(np.mean(each))
+    return Outcome(**values)
 
 
 def summarise(outcomes: Mapping[str, Sequence[Outcome]], reference: str) -> dict[str, dict[str, Any]]:

@@ -6,9 +6,9 @@ probability of z is known exactly also where the bound saturates.
 What a day pays is split: every agent counts the steam and emissions of its own inputs, the product and the quality
 penalty belong to the agent whose state is sold or limited, the catalyst to those whose temperatures age it (in equal
 parts), violations to all. The sum over the agents is the team's profit. The income of the file's steady state at the
-day's price is left out: no action changes it, and it is nearly all of the reward's variance. What is learned from is the
-difference to the agent's own mean over the campaign: decay differs between campaigns and nobody observes it, and the
-value of a plant that runs on is that of the differential rewards (average-reward criterion).
+day's price is left out: no action changes it, and it is nearly all of the reward's variance. What is learned from is
+the difference to the agent's own mean over the campaign: decay differs between campaigns and nobody observes it, and
+the value of a plant that runs on is that of the differential rewards (average-reward criterion).
 """
 
 from __future__ import annotations

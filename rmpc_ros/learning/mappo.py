@@ -27,6 +27,7 @@ from torchrl.objectives.multiagent import MAPPOLoss
 from torchrl.objectives.value import MultiAgentGAE
 
 from rmpc_ros.errors import DataError
+from rmpc_ros.learning.curves import GAIN, Row
 from rmpc_ros.learning.experience import Experience
 from rmpc_ros.learning.policy import HIDDEN, Actor
 
@@ -34,7 +35,7 @@ Array = NDArray[np.float64]
 Gather = Callable[[Array, Array, np.random.Generator], Experience]
 """Parameters, spread (actions,) and generator in, fresh experience out."""
 Validate = Callable[[Array], float]
-"""Parameters in, profit per hour over the validation campaigns out."""
+"""Parameters in, profit per hour over the best constant on the validation campaigns out."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class MappoOptions:
     learning_rate: float = 3e-3
     last_learning_rate: float = 3e-4
     clip: float = 0.2
-    discount: float = 0.95
-    trace: float = 0.95
+    discount: float = 0.97
+    trace: float = 0.8
     entropy: float = 1e-3
     spread: float = 0.5
     critic_width: int = 64
@@ -94,7 +95,15 @@ class MappoTrainer:
     curve : one row of named figures per iteration
     """
 
-    def __init__(self, actor: Actor, iterations: int, seed: int, options: MappoOptions = MappoOptions()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        actor: Actor,
+        iterations: int,
+        seed: int,
+        gather: Gather,
+        validate: Validate,
+        options: MappoOptions = MappoOptions(),
+    ) -> None:
         if actor.kind != "network":
             raise DataError(f"MAPPO trains actors of kind 'network', not '{actor.kind}'")
         torch.set_num_threads(1)  # networks this small are slower on several; and the sums keep their order
@@ -142,14 +151,15 @@ class MappoTrainer:
         self.advantages = MultiAgentGAE(gamma=options.discount, lmbda=options.trace, value_network=self.critic)
         self.advantages.set_keys(value=keys["value"], advantage=keys["advantage"], value_target=keys["value_target"])
         self.optimiser = torch.optim.Adam(self.loss.parameters(), lr=options.learning_rate)
+        self._gather, self._validate = gather, validate
         self.iteration = 0
         self.best, self.best_value = self.net.parameters_of_policy(), -np.inf
-        self.curve: list[dict[str, float]] = []
+        self.curve: list[Row] = []
 
-    def iterate(self, gather: Gather, validate: Validate) -> None:
+    def iterate(self) -> None:
         """Live fresh campaigns, descend the loss, look at the validation campaigns every so often."""
         options = self.options
-        experience = gather(self.net.parameters_of_policy(), self.net.spread(), self.generator)
+        experience = self._gather(self.net.parameters_of_policy(), self.net.spread(), self.generator)
         rows = self._advantages(experience).reshape(-1)
         share = self.iteration / self.iterations
         rate = options.learning_rate + share * (options.last_learning_rate - options.learning_rate)
@@ -174,9 +184,9 @@ class MappoTrainer:
         row["exploration"] = float(self.net.spread().mean())
         if self.iteration % options.every == 0 or self.iteration == self.iterations:
             parameters = self.net.parameters_of_policy()
-            row["validation"] = validate(parameters)
-            if row["validation"] > self.best_value:
-                self.best, self.best_value = parameters, row["validation"]
+            row[GAIN] = self._validate(parameters)
+            if row[GAIN] > self.best_value:
+                self.best, self.best_value = parameters, row[GAIN]
         self.curve.append(row)
 
     def _advantages(self, experience: Experience) -> TensorDict:
@@ -216,6 +226,10 @@ class MappoTrainer:
         """Of outputs mean + spread * noise, summed over an agent's actions, (S, T, a)."""
         log_spread = self.net.log_spread.detach()
         return (-0.5 * noise.square() - log_spread - 0.5 * float(np.log(2 * np.pi))).sum(dim=-1)
+
+    def result(self) -> Array:
+        """The parameters that earned most on the validation campaigns."""
+        return self.best
 
     def save(self, path: Path, what: dict[str, Any]) -> None:
         """Write a checkpoint in one step; `what` says which training it belongs to."""

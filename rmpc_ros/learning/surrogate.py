@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from rmpc_ros.errors import DataError
 from rmpc_ros.learning.case import LearningCase
 from rmpc_ros.learning.day import Day, RobustDays
+from rmpc_ros.learning.rollouts import PlantFile, Workers, spread
 
 Array = NDArray[np.float64]
+
+SHARES = 4  # of the windows, each begins at the steady state: fixed, so that figures do not depend on the workers
 
 
 @dataclass(frozen=True)
@@ -119,30 +122,76 @@ def identify_surrogate(
     DataError
         Too few windows for the number of coefficients.
     """
-    generator = np.random.default_rng([13, seed])
-    authority = days.targets.authority
-    low, high = case.supply_bounds
+    y = []
+    for share in draw_shares(len(case.agents), seed, windows):
+        y.append(probe(case, days, share))
+        if progress is not None:
+            progress(sum(len(rows) for rows in y), windows)
+    return fit_surrogate(case, days.targets.authority, seed, np.concatenate(y))
+
+
+def identify_with(
+    plant: PlantFile,
+    case: LearningCase,
+    authority: Array,
+    seed: int,
+    windows: int,
+    workers: Workers,
+    progress: Callable[[int, int], None] | None = None,
+) -> Surrogate:
+    """`identify_surrogate` by several workers; the same surrogate. `progress` is told shares done and wanted."""
+    shares = draw_shares(len(case.agents), seed, windows)
+    return fit_surrogate(case, authority, seed, np.concatenate(spread(probe_file, (plant,), shares, workers, progress)))
+
+
+def draw_shares(agents: int, seed: int, windows: int) -> list[tuple[int, Array]]:
+    """Random points (W, agents + 2) in [-1, 1] in `SHARES` shares, each with the seed of its fluctuations.
+
+    Raises
+    ------
+    DataError
+        Too few windows for the number of coefficients.
+    """
     held = windows // 5
-    needed = features(np.zeros((1, len(authority) + 2))).shape[1] + 2
+    needed = features(np.zeros((1, agents + 2))).shape[1] + 2
     if windows - held < needed:
         raise DataError(f"windows = {windows}: at least {-(-needed * 5 // 4)} are needed for {needed - 2} coefficients")
-    z = generator.uniform(-1.0, 1.0, (windows, len(authority) + 2))
+    z = np.random.default_rng([13, seed]).uniform(-1.0, 1.0, (windows, agents + 2))
+    return [(SHARES * seed + n, part) for n, part in enumerate(np.array_split(z, SHARES))]
+
+
+def probe(case: LearningCase, days: RobustDays, share: tuple[int, Array]) -> Array:
+    """What the real controllers make of the points of a share, (W, n + m + 2 a)."""
+    seed, z = share
+    low, high = case.supply_bounds
     days.restart(np.array([seed]))
     rows = []
-    for k in range(windows):
-        activity = case.middle_activity + case.half_activity * z[k, -2]
-        supply = (low + high) / 2 + (high - low) / 2 * z[k, -1]
-        day = days.day(z[None, k, :-2] * authority, np.array([activity]), np.array([supply]))
+    for point in z:
+        activity = case.middle_activity + case.half_activity * point[-2]
+        supply = (low + high) / 2 + (high - low) / 2 * point[-1]
+        day = days.day(point[None, :-2] * days.targets.authority, np.array([activity]), np.array([supply]))
         rows.append(np.concatenate([day.states[0], day.inputs[0], day.centers[0], day.widths[0]]))
-        if progress is not None:
-            progress(k + 1, windows)
-    y = np.array(rows)
-    theta = np.linalg.lstsq(features(z[held:]), y[held:], rcond=None)[0]
+    return np.array(rows)
+
+
+def probe_file(plant: PlantFile, share: tuple[int, Array]) -> Array:
+    """`probe` with controllers of this process's own."""
+    case = plant.case()
+    return probe(case, RobustDays(case), share)
+
+
+def fit_surrogate(case: LearningCase, authority: Array, seed: int, y: Array) -> Surrogate:
+    """Least squares on all but the first fifth of the points, whose error is reported."""
+    windows = len(y)
+    held = windows // 5
+    z = np.concatenate([part for _, part in draw_shares(len(authority), seed, windows)])
+    low, high = case.supply_bounds
+    theta = np.asarray(np.linalg.lstsq(features(z[held:]), y[held:], rcond=None)[0], np.float64)
     error = np.sqrt(np.mean((features(z[:held]) @ theta - y[:held]) ** 2, axis=0))
-    sizes = (day.states.shape[1], day.inputs.shape[1], len(case.agents))
+    m, a = len(authority), len(case.agents)
     return Surrogate(
         theta,
-        sizes,
+        (y.shape[1] - m - 2 * a, m, a),
         authority,
         (case.middle_activity, case.half_activity),
         ((low + high) / 2, (high - low) / 2),

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +18,40 @@ from numpy.typing import NDArray
 from rmpc_ros.errors import DataError
 from rmpc_ros.learning.campaign import ACTIONS, Campaigns, deviations_of, observation_size
 from rmpc_ros.learning.case import LearningCase
-from rmpc_ros.learning.cross_entropy import CemOptions, CemState, Objective, first_state, iterate
+from rmpc_ros.learning.consensus import ConsensusTrainer, metropolis
+from rmpc_ros.learning.cross_entropy import CemOptions, CemTrainer, Objective, first_state, iterate
+from rmpc_ros.learning.curves import EventLog, Row, write_curves
 from rmpc_ros.learning.day import RobustDays
 from rmpc_ros.learning.economics import reward_terms, total
+from rmpc_ros.learning.experience import Experience, gather, training_scenarios
 from rmpc_ros.learning.policy import Actor, Kind, Policy, write_atomically
-from rmpc_ros.learning.scenario import Scenarios, draw_scenarios
+from rmpc_ros.learning.scenario import Scenarios
 from rmpc_ros.learning.surrogate import Surrogate, identify_surrogate
 from rmpc_ros.learning.targets import Targets
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 
-TRAINING_SEEDS = 1_000_000
+Algorithm = Literal["cem", "mappo", "consensus"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+Identify = Callable[[], Surrogate]
+
 CONSTANTS = np.linspace(-1.0, 1.0, 6)  # of each agent's set-point, grid of the constant baselines
+VALIDATION = 64  # training campaigns that every policy is compared on while it is trained
+EVERY = 5  # cross-entropy: iterations between two validations
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a training is made of; equal options and seed give equal results."""
+    """What a training is made of; equal options and seed give equal results.
+
+    Attributes
+    ----------
+    campaigns : lived per iteration; cross-entropy: by every sample
+    windows : days of the real controllers that the surrogate is fitted to
+    population : samples of cross-entropy, also of the constant baselines
+    reference_iterations : of cross-entropy for the constant baselines
+    """
 
     kind: Kind = "affine"
     seed: int = 0
@@ -43,15 +59,52 @@ class TrainOptions:
     campaigns: int = 16
     windows: int = 120
     population: int = 64
+    algorithm: Algorithm = "cem"
+    reference_iterations: int = 60
+
+
+def usual_options(algorithm: Algorithm) -> TrainOptions:
+    """Settings that were tested for an algorithm."""
+    match algorithm:
+        case "cem":
+            return TrainOptions("affine", iterations=60)
+        case "mappo":
+            return TrainOptions("network", iterations=120, campaigns=256, algorithm="mappo")
+        case "consensus":
+            return TrainOptions("network", iterations=150, campaigns=256, algorithm="consensus")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Result: the policy, its learning curve (mean, best per iteration, per hour), the surrogate's errors."""
+    """Result: the policy, its learning curve (named figures per iteration, per hour), the surrogate's errors."""
 
     policy: Policy
-    curve: list[tuple[float, float]]
+    curve: list[Row]
     surrogate: Surrogate
+
+
+class Trainer(Protocol):
+    """A training that goes on iteration by iteration and can be stopped between any two."""
+
+    @property
+    def iteration(self) -> int:
+        """Completed ones."""
+
+    @property
+    def curve(self) -> list[Row]:
+        """Named figures per iteration."""
+
+    def iterate(self) -> None:
+        """One more iteration."""
+
+    def save(self, path: Path, what: dict[str, Any]) -> None:
+        """Write a checkpoint."""
+
+    def load(self, path: Path, what: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+
+    def result(self) -> Array:
+        """Parameters of the policy."""
 
 
 def train(
@@ -60,8 +113,16 @@ def train(
     folder: Path,
     resume: bool = False,
     progress: Progress | None = None,
+    identify: Identify | None = None,
 ) -> Trained:
-    """Train by cross-entropy; writes surrogate.json, checkpoint.json after every iteration, and policy.json.
+    """Train; writes surrogate.json, a checkpoint after every iteration, event files, curves, and policy.json.
+
+    Parameters
+    ----------
+    case, options, folder : what, how, where to
+    resume : go on from the folder's checkpoint
+    progress : told what, done and wanted
+    identify : makes the surrogate; default: `identify_surrogate` in this process
 
     Raises
     ------
@@ -71,26 +132,76 @@ def train(
     tell = progress or (lambda what, done, wanted: None)
     days = RobustDays(case)
     what = {"plant": case.config.plant.name, "learning": _learning(case), **asdict(options)}
-    surrogate = _surrogate(case, days, options, folder, what, resume, tell)
+    surrogate = _surrogate(case, days, options, folder, what, resume, tell, identify)
     actor = Actor(options.kind, len(case.agents), observation_size(case), ACTIONS)
-    cem = CemOptions(population=options.population)
     references = _references(case, days.targets, surrogate, options, tell)
-    checkpoint = folder / "checkpoint.json"
+    trainer = _trainer(case, days.targets, surrogate, actor, options, references)
+    checkpoint = folder / ("checkpoint.pt" if options.algorithm == "mappo" else "checkpoint.json")
     if resume:
-        state = CemState.load(checkpoint, what)
-    else:
-        state = first_state(actor.start(np.random.default_rng([19, options.seed])), cem, options.seed)
-    objective = campaign_objective(case, days.targets, surrogate, actor, options.campaigns)
-    while state.iteration < options.iterations:
-        iterate(state, objective, cem)
-        state.save(checkpoint, what)
-        tell("policy", state.iteration, options.iterations)
-    training = {"algorithm": "cem", **asdict(options), "iterations_done": state.iteration}
+        trainer.load(checkpoint, what)
+    log = EventLog(folder, trainer.iteration)
+    try:
+        while trainer.iteration < options.iterations:
+            trainer.iterate()
+            trainer.save(checkpoint, what)
+            log.write(trainer.iteration, trainer.curve[-1])
+            tell("policy", trainer.iteration, options.iterations)
+    finally:
+        log.close()
+    write_curves(folder, trainer.curve, f"{options.algorithm}, {options.kind}, seed {options.seed}")
+    training = {**asdict(options), "iterations_done": trainer.iteration}
     policy = Policy(
-        case.config.plant.name, actor, state.mean, state.iteration, references, surrogate.to_dict(), training
+        case.config.plant.name, actor, trainer.result(), trainer.iteration, references, surrogate.to_dict(), training
     )
     policy.save(folder / "policy.json")
-    return Trained(policy, state.curve, surrogate)
+    return Trained(policy, trainer.curve, surrogate)
+
+
+def _trainer(
+    case: LearningCase,
+    targets: Targets,
+    surrogate: Surrogate,
+    actor: Actor,
+    options: TrainOptions,
+    references: dict[str, Array],
+) -> Trainer:
+    def gather_some(parameters: Array, spread: Array, generator: np.random.Generator) -> Experience:
+        return gather(case, targets, surrogate, actor, parameters, spread, options.campaigns, generator)
+
+    validate = _validation(case, targets, surrogate, actor, options, references["best_constant"])
+    match options.algorithm:
+        case "cem":
+            objective = campaign_objective(case, targets, surrogate, actor, options.campaigns)
+            start = actor.start(np.random.default_rng([19, options.seed]))
+            return CemTrainer(
+                start, options.seed, CemOptions(population=options.population), objective, validate, EVERY
+            )
+        case "mappo":
+            from rmpc_ros.learning.mappo import MappoTrainer  # torch: only where it is used
+
+            return MappoTrainer(actor, options.iterations, options.seed, gather_some, validate)
+        case "consensus":
+            weights = metropolis({name: case.config.agents[name].neighbours for name in case.agents})
+            return ConsensusTrainer(actor, weights, options.iterations, options.seed, gather_some, validate)
+
+
+def _validation(
+    case: LearningCase,
+    targets: Targets,
+    surrogate: Surrogate,
+    actor: Actor,
+    options: TrainOptions,
+    best_constant: Array,
+) -> Callable[[Array], float]:
+    """Profit per hour over the best constant, without exploration, always on the same training campaigns."""
+    constant = Actor("constant", actor.agents, actor.observations, actor.actions)
+
+    def profit(shape: Actor, parameters: Array) -> float:
+        objective = campaign_objective(case, targets, surrogate, shape, VALIDATION)
+        return float(objective(parameters[None], np.random.default_rng([31, options.seed]))[0])
+
+    reference = profit(constant, best_constant)
+    return lambda parameters: profit(actor, parameters) - reference
 
 
 def rollout(
@@ -112,12 +223,11 @@ def campaign_objective(
 
     def objective(parameters: Array, generator: np.random.Generator) -> Array:
         P = len(parameters)
-        drawn = (TRAINING_SEEDS + generator.integers(0, 1_000_000, count)).tolist()
-        both = [draw_scenarios(case, drawn[::2]), draw_scenarios(case, drawn[1::2], harsh=True)]
+        drawn = training_scenarios(case, count, generator)
         scenarios = Scenarios(
             *(
-                np.tile(np.concatenate([getattr(s, f) for s in both]), (P,) + (1,) * (getattr(both[0], f).ndim - 1))
-                for f in ("seeds", "supply", "product", "steam", "decay")
+                np.tile(values, (P,) + (1,) * (values.ndim - 1))
+                for values in (getattr(drawn, f) for f in ("seeds", "supply", "product", "steam", "decay"))
             )
         )
 
@@ -176,9 +286,9 @@ def _references(
     for name, objective, judge in (("nominal_optimal", day, day), ("best_constant", campaigns, judged)):
         values = judge(grid, np.random.default_rng([23, options.seed]))
         state = first_state(grid[np.argmax(values)], cem, options.seed)
-        for n in range(options.iterations):
+        for n in range(options.reference_iterations):
             iterate(state, objective, cem)
-            tell(name, n + 1, options.iterations)
+            tell(name, n + 1, options.reference_iterations)
         pair = np.stack([grid[np.argmax(values)], np.clip(state.mean, -1.0, 1.0)])
         out[name] = pair[np.argmax(judge(pair, np.random.default_rng([29, options.seed])))]
     return out
@@ -197,6 +307,7 @@ def _surrogate(
     what: dict[str, Any],
     resume: bool,
     tell: Progress,
+    identify: Identify | None,
 ) -> Surrogate:
     path = folder / "surrogate.json"
     if resume:
@@ -207,8 +318,11 @@ def _surrogate(
         if document.get("what") != json.loads(json.dumps(what)):
             raise DataError(f"{path} belongs to another training; use another --out, or leave --resume out")
         return Surrogate.from_dict(document["surrogate"])
-    surrogate = identify_surrogate(
-        case, days, options.seed, options.windows, lambda done, wanted: tell("surrogate", done, wanted)
-    )
+    if identify is not None:
+        surrogate = identify()
+    else:
+        surrogate = identify_surrogate(
+            case, days, options.seed, options.windows, lambda done, wanted: tell("surrogate", done, wanted)
+        )
     write_atomically(path, json.dumps({"what": what, "surrogate": surrogate.to_dict()}))
     return surrogate
