@@ -195,6 +195,8 @@ def topics(config: PlantConfig, namespace: str = "", learning: bool = False) -> 
             Topic(f"{own}/report", "rmpc_ros/AgentReport", "REPORT"),
             Topic(f"{own}/negotiation", "rmpc_ros/Negotiation", "ROUNDS"),
         ]
+        if config.estimator is not None:
+            found.append(Topic(f"{own}/estimate", "rmpc_ros/Measurement", "STEP"))
         if learning:
             found.append(Topic(f"{own}/transition", "rmpc_ros/Transition", "REPORT"))
             found += [

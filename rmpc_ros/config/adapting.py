@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rmpc_ros.config.sections import Count, Fraction, Name, NonNegative, Number, Positive, Section
+from rmpc_ros.config.sections import Count, Name, NonNegative, Number, Positive, Section
 
 Share = Annotated[float, Field(allow_inf_nan=False, gt=0, lt=1)]
 
@@ -36,6 +36,7 @@ class Estimator(Section):
     horizon: Count = 5  # periods of the moving-horizon estimator
     disturbances: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # estimated as states that drift
     drift: Positive = 0.15  # their standard deviation per period, as a share of the distance to their bounds
+    process: Positive = 0.5  # standard deviation of the model's one-step error, as a share of the sensor noise
+    start: Positive = 0.02  # standard deviation of the first state, as a share of half its range
     every: dict[Name, Count] = Field(default_factory=dict)  # steps between two readings of a state, where not 1
     error: dict[Name, NonNegative] = Field(default_factory=dict)  # bound of |state used - true state|: tightens limits
-    model_error: Fraction = 0.25  # of the design's model error bound: standard deviation of the filter's process noise

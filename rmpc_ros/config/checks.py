@@ -33,6 +33,8 @@ def structural(config: PlantConfig) -> list[Problem]:
         *_loops(config),
         *_duration(config),
         *_wiring(config),
+        *_resources(config),
+        *_estimator(config),
     ]
 
 
@@ -225,10 +227,48 @@ def _loops(config: PlantConfig) -> Iterator[Problem]:
                 yield Problem((*here, key, "state"), f"no such state of this agent{hint}; it has {known}")
 
 
+def _estimator(config: PlantConfig) -> Iterator[Problem]:
+    """Names in the section, and what it needs of the plant."""
+    section = config.estimator
+    if section is None:
+        return
+    states = [name for agent in config.agents.values() for name in agent.states]
+    yield from _unknown(("estimator", "every"), section.every, states, "state")
+    yield from _unknown(("estimator", "error"), section.error, states, "state")
+    for n, name in enumerate(section.disturbances):
+        if name not in config.plant.disturbances:
+            hint = did_you_mean(name, config.plant.disturbances)
+            yield Problem(("estimator", "disturbances", n), f"no such disturbance{hint}")
+    if config.plant.model == "linear":
+        yield Problem(("estimator",), "an estimator needs differential equations; this plant is given by matrices")
+    if config.simulation.timing == "free":
+        yield Problem(("simulation", "timing"), "agents with an estimator run in lockstep")
+
+
 def _duration(config: PlantConfig) -> Iterator[Problem]:
     """A run is at least one period."""
     if config.simulation.duration < config.plant.period:
         yield Problem(("simulation", "duration"), f"it must be at least one period, here {config.plant.period:g} s")
+
+
+def _resources(config: PlantConfig) -> Iterator[Problem]:
+    """A user is an agent with one input that draws; what limits inputs robustly is feedback 'fixed'."""
+    for name, resource in config.resources.items():
+        here: KeyPath = ("resources", name, "users")
+        yield from _unknown(here, resource.users, config.agents, "agent")
+        if len(resource.users) < 2:
+            yield Problem(here, "a shared resource has at least two users")
+        if config.controller.feedback != "fixed":
+            yield Problem(("resources", name), "shares limit the inputs of controller.feedback 'fixed' only")
+        for user, drawn in resource.users.items():
+            if user in config.agents:
+                yield from _unknown((*here, user), drawn, config.agents[user].inputs, "input of this agent")
+            if len(drawn) != 1:
+                yield Problem((*here, user), f"one input draws, here are {len(drawn)}")
+            if any(user in other.users for key, other in config.resources.items() if key < name):
+                yield Problem((*here, user), "an agent draws from one resource")
+    users = {user for resource in config.resources.values() for user in resource.users}
+    yield from _unknown(("simulation", "liars"), config.simulation.liars, users, "user of a resource")
 
 
 def _wiring(config: PlantConfig) -> Iterator[Problem]:

@@ -121,6 +121,18 @@ class ResidualSet:
         """Half-widths (nx,) over the design's."""
         return np.asarray(self.radius / np.maximum(design.radius, 1e-300))
 
+    def pulled_inside(self, directions: Matrix, residual: Vector) -> Vector:
+        """The residual (nx,), normalised, pulled towards the centre until no direction of the tube is exceeded.
+
+        Parameters
+        ----------
+        directions : (N, nx+nu, nx) of the `FixedFeedback` that the supports are from
+        """
+        away = directions @ (residual - self.center)
+        room = np.where(away > 0, self.upper - directions @ self.center, self.lower + directions @ self.center)
+        over = np.max(np.abs(away) / np.maximum(room, 1e-300))
+        return np.asarray(self.center + (residual - self.center) / max(float(over), 1.0))
+
     def grows_beyond(self, other: ResidualSet) -> bool:
         """Whether some member of this set may lie outside the other."""
         room = TOLERANCE * (np.abs(other.upper) + np.abs(other.lower))

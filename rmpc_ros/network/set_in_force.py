@@ -8,7 +8,7 @@ import numpy as np
 
 from rmpc_ros.errors import SetError, SolverError
 from rmpc_ros.mpc.fixed import FixedFeedback
-from rmpc_ros.mpc.local import StepData, Vector
+from rmpc_ros.mpc.local import Matrix, StepData, Vector
 from rmpc_ros.network.agent_design import AgentDesign, Controller
 from rmpc_ros.network.residual_set import ResidualMean, ResidualSet, certified, designs_own, shifted
 from rmpc_ros.sets.base import UncertaintySet
@@ -41,6 +41,11 @@ class SetInForce:
         self.mean: ResidualMean | None = None
         self.grown = False
         self.lost = ""
+
+    @property
+    def directions(self) -> Matrix:
+        """In which the sets' supports are given, (N, nx+nu, nx)."""
+        return self._problem.directions
 
     @property
     def learned(self) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -48,6 +48,9 @@ from rmpc_ros.nodes.transitions import Transitions
 from rmpc_ros.nodes.updates import Updates
 from rmpc_ros.nodes.wiring import Readings, Wire
 from rmpc_ros.srv import GetPolicy
+
+if TYPE_CHECKING:
+    from rmpc_ros.nodes.estimation import Estimating
 
 PHASE = 0.2  # of a period: free-running agents decide this long after the period's begin, when the sensors have spoken
 LOOKS = 10  # a period is looked at so many times for the phase
@@ -87,6 +90,7 @@ class AgentNode(ManagedNode):
     def configure(self) -> None:
         """Design, controller, publishers, journal."""
         self.config, designs = designed(self.values["plant"])
+        self.designs = designs
         base, _, last = self.get_namespace().rpartition("/")
         self.agent = self.values["agent"] or last
         if self.agent not in self.config.agents:
@@ -125,6 +129,12 @@ class AgentNode(ManagedNode):
         followers = tuple(name for name, design in designs.items() if self.agent in design.neighbours)
         self.proposals = Proposals(self, followers)
         self.parts: list[AgentPart] = [Modes(self), self.proposals, Setpoints(self), Rounds(self, followers)]
+        self.estimating: Estimating | None = None
+        if self.config.estimator is not None:
+            from rmpc_ros.nodes.estimation import Estimating  # as below
+
+            self.estimating = Estimating(self)
+            self.parts.insert(0, self.estimating)
         if self.config.adaptation is not None:
             from rmpc_ros.nodes.adaptation import Adapting  # its models take seconds to import: only who learns pays
 
@@ -172,9 +182,6 @@ class AgentNode(ManagedNode):
             self.listen(Measurement, "applied", self._on_applied, qos.STEP_NOW)
             return
         self.readings = Readings(self._sensors, len(self.spec.states))
-        for wire in self._sensors:
-            take = self.readings.listener(wire, self._now, self.diagnostics.reject)
-            self.listen(wire.kind, wire.topic, take, qos.SENSOR)
         self._clock_timer = self.create_timer(self.config.period / LOOKS, self._on_clock)
 
     def close(self) -> None:
@@ -219,7 +226,10 @@ class AgentNode(ManagedNode):
     def _on_measurement(self, message: Measurement) -> None:
         try:
             heard = convert.measurement_from(
-                message, self.peers, self.window(first_step=max(self.round.done, self._promise.step, 0))
+                message,
+                self.peers,
+                self.window(first_step=max(self.round.done, self._promise.step, 0)),
+                partial=self.estimating is not None,
             )
         except MessageError as error:
             self.diagnostics.reject(str(error))
@@ -245,7 +255,9 @@ class AgentNode(ManagedNode):
 
     def _on_neighbour(self, name: str, message: Measurement) -> None:
         try:
-            heard = convert.measurement_from(message, self._only(name), self.window())
+            heard = convert.measurement_from(
+                message, self.only(name), self.window(), partial=self.estimating is not None
+            )
         except MessageError as error:
             self.diagnostics.reject(str(error))
             return
@@ -255,7 +267,7 @@ class AgentNode(ManagedNode):
     def on_forecast(self, name: str, message: ForecastSet) -> None:
         """What an agent says on its `forecast` topic."""
         try:
-            forecast = convert.forecast_from(message, self._only(name), self.window())
+            forecast = convert.forecast_from(message, self.only(name), self.window())
         except MessageError as error:
             self.diagnostics.reject(str(error))
             return
@@ -265,7 +277,12 @@ class AgentNode(ManagedNode):
         self.round.promise(forecast)
         self._decide_when_due()
 
-    def _only(self, name: str) -> Peers:
+    @property
+    def promise(self) -> core.ForecastSet:
+        """The own promise that neighbours know of."""
+        return self._promise
+
+    def only(self, name: str) -> Peers:
         """Who may speak on a neighbour's topic."""
         return Peers(self.run, {name: self.peers.agents[name]}, tuple(self.peers.agents))
 
@@ -302,14 +319,22 @@ class AgentNode(ManagedNode):
         self._begun = True
         if self.values["timing"] == "lockstep":
             self.listen(Measurement, "measurement", self._on_measurement, qos.STEP_NOW)
+            return
+        for wire in self._sensors:  # a simulated plant begins when its sensors are listened to
+            take = self.readings.listener(wire, self._now, self.diagnostics.reject)
+            self.listen(wire.kind, wire.topic, take, qos.SENSOR)
 
     def _decide_when_due(self) -> None:
-        if self._pending is None and self.values["timing"] == "lockstep" and self.round.due(time.monotonic()):
+        estimating = self.estimating
+        idle = self._pending is None and not (estimating is not None and estimating.busy)
+        if idle and self.values["timing"] == "lockstep" and self.round.due(time.monotonic()):
             began = self.round.arrived()
-            self._prepare(self.round.take(), began)
+            start = self.prepare if estimating is None else estimating.begin
+            start(self.round.take(), began)
         self.go_on()
 
-    def _prepare(self, inputs: Inputs, began: float) -> None:
+    def prepare(self, inputs: Inputs, began: float) -> None:
+        """Everything the step may use is here."""
         self._pending = inputs, began
         for promise in inputs.promises:
             try:
@@ -345,9 +370,9 @@ class AgentNode(ManagedNode):
         self.diagnostics.say("sensors", OK, "all sensors speak")
         assert self._measured is not None
         measured = convert.Measurement(self.agent, step, state)
-        self._measured.publish(convert.measurement_message(measured, self.layout, self._stamp(), self.run))
+        self._measured.publish(convert.measurement_message(measured, self.layout, self.stamp(), self.run))
         self.round.own(step, state, time.monotonic())
-        self._prepare(self.round.take(), time.monotonic())
+        self.prepare(self.round.take(), time.monotonic())
         self.go_on()
 
     # -- the step -----------------------------------------------------------------------------------------------------
@@ -418,11 +443,11 @@ class AgentNode(ManagedNode):
     # -- messages out -------------------------------------------------------------------------------------------------
     def publish_forecast(self, forecast: core.ForecastSet) -> None:
         """Say something on the own `forecast` topic."""
-        self._forecast.publish(convert.forecast_message(forecast, self._stamp(), self.run))
+        self._forecast.publish(convert.forecast_message(forecast, self.stamp(), self.run))
 
     def _act(self, decision: Decision) -> Command:
         """Command and wired actuators: they may go first, because every command keeps the old promise too."""
-        stamp = self._stamp()
+        stamp = self.stamp()
         what = convert.Command(self.agent, decision.step, decision.mode, decision.input, decision.plan)
         command = convert.command_message(what, self.layout, stamp, self.run)
         self._command.publish(command)
@@ -484,7 +509,8 @@ class AgentNode(ManagedNode):
         )
 
     # -- small things -------------------------------------------------------------------------------------------------
-    def _stamp(self) -> Any:
+    def stamp(self) -> Any:
+        """Now, for headers."""
         return self.get_clock().now().to_msg()
 
     def _now(self) -> float:

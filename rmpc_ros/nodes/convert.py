@@ -140,8 +140,14 @@ def measurement_message(measurement: Measurement, layout: Layout, stamp: Time, r
     return out
 
 
-def measurement_from(message: msg.Measurement, peers: Peers, window: Window = ANY_TIME) -> Measurement:
+def measurement_from(
+    message: msg.Measurement, peers: Peers, window: Window = ANY_TIME, partial: bool = False
+) -> Measurement:
     """Checked measurement of a message.
+
+    Parameters
+    ----------
+    partial : values may be missing (NaN)
 
     Raises
     ------
@@ -152,7 +158,7 @@ def measurement_from(message: msg.Measurement, peers: Peers, window: Window = AN
     layout = check.origin(peers)
     step = check.time(window)
     names = check.names("names", layout.states)
-    return Measurement(str(message.agent), step, check.floats("values", (len(names),)))
+    return Measurement(str(message.agent), step, check.floats("values", (len(names),), nan=partial))
 
 
 # -- commands and policies --------------------------------------------------------------------------------------------

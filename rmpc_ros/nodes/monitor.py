@@ -80,9 +80,9 @@ class MonitorNode(ManagedNode):
         self._due = 0.0
         for name in self.config.agents:
             self.listen(ForecastSet, f"{name}/forecast", partial(self._on_forecast, name), qos.recording(qos.PROMISE))
-            self.listen(
-                Measurement, f"{name}/measurement", partial(self._on_measurement, name), qos.recording(qos.STEP)
-            )
+            # Agents that estimate promise the states they control with; what their sensors say may be wrong.
+            said = "measurement" if self.config.estimator is None else "estimate"
+            self.listen(Measurement, f"{name}/{said}", partial(self._on_measurement, name), qos.recording(qos.STEP))
             self.listen(AgentReport, f"{name}/report", partial(self._on_report, name), qos.recording(qos.REPORT))
 
     def close(self) -> None:

@@ -76,7 +76,7 @@ class Plant:
         self.steps = 0
         self.state = np.concatenate([self.config.initial_state(agent) for agent in self.config.agents])
         self.disturbances = self.linear.steady_disturbance.copy()
-        self._readings = self.state.copy()
+        self._shown = self.state.copy()
         self._read_sensors()
 
     @property
@@ -111,6 +111,24 @@ class Plant:
         self.steps += 1
         self._read_sensors()
 
+    def obey(self, other: Plant) -> None:
+        """Follow another plant's equations from now on, because something was connected or cut off; the state stays.
+
+        Raises
+        ------
+        ConfigError
+            It has other states, inputs or disturbances.
+        """
+        same = self.names == other.names and self.input_names == other.input_names
+        kind = (self._equations is None) == (other._equations is None)
+        if not same or not kind or self.disturbance_names != other.disturbance_names:
+            raise ConfigError(
+                "a plant can only follow the equations of one with the same states, inputs and disturbances"
+            )
+        self.linear, self._equations = other.linear, other._equations
+        if other._equations is not None:
+            self._stepper = other._stepper
+
     def measure(self) -> dict[str, Vector]:
         """What the sensors say now, agent -> (nx,); NaN where a sensor dropped out. The same until the next step."""
         return {agent: self._readings[self.linear.rows(agent)].copy() for agent in self.names}
@@ -139,20 +157,25 @@ class Plant:
         return self._equations.parameter_vector(now)
 
     def _read_sensors(self) -> None:
-        before = self._readings
+        before = self._shown
         error = self._sensor_generator.uniform(-1.0, 1.0, self.state.size) * self._noise
         faulty = self._sensor_generator.random(len(self.config.simulation.faults))
-        self._readings = self.state + error if self.config.simulation.noise else self.state.copy()
+        self._shown = self.state + error if self.config.simulation.noise else self.state.copy()
+        silent = np.zeros(self.state.size, bool)
         for fault, draw in zip(self.config.simulation.faults, faulty, strict=True):
             if fault.begin <= self.time < fault.end and draw < fault.probability:
                 n = self._all_states.index(fault.state)
                 match fault.kind:
                     case "stuck":
-                        self._readings[n] = before[n]
+                        self._shown[n] = before[n]
                     case "bias":
-                        self._readings[n] += fault.value
+                        self._shown[n] += fault.value
                     case "dropout":
-                        self._readings[n] = np.nan
+                        silent[n] = True
+        if self.config.estimator is not None:
+            every = self.config.estimator.every
+            silent |= np.array([self.steps % every.get(name, 1) != 0 for name in self._all_states])
+        self._readings = np.where(silent, np.nan, self._shown)
 
     def _stacked(self, inputs: Mapping[str, ArrayLike]) -> Vector:
         unknown = set(inputs) - set(self.names)

@@ -63,6 +63,7 @@ class AgentData:
     inputs: list[dict[str, Any]]
     transform: Matrix
     measured: dict[int, Vector] = field(default_factory=dict)
+    estimated: dict[int, Vector] = field(default_factory=dict)  # what agents that estimate control with
     truth: dict[int, Vector] = field(default_factory=dict)
     applied: dict[int, Vector] = field(default_factory=dict)
     commanded: dict[int, Vector] = field(default_factory=dict)
@@ -155,6 +156,10 @@ def _measured(agent: AgentData, message: Any) -> None:
     agent.measured[int(message.step)] = np.array(message.values)
 
 
+def _estimated(agent: AgentData, message: Any) -> None:
+    agent.estimated[int(message.step)] = np.array(message.values)
+
+
 def _truth(agent: AgentData, message: Any) -> None:
     agent.truth[int(message.step)] = np.array(message.values)
 
@@ -202,6 +207,7 @@ def _reported(agent: AgentData, message: Any) -> None:
 
 _TAKE = {
     "measurement": _measured,
+    "estimate": _estimated,
     "truth": _truth,
     "applied": _applied,
     "command": _commanded,

@@ -94,7 +94,8 @@ def violations(agent: AgentData) -> list[int]:
 def _promises(agent: AgentData) -> tuple[int, list[int]]:
     """How many states were compared with a promise, and the steps at which it was broken."""
     checked, broken = 0, []
-    states = {**agent.truth, **agent.measured}  # free-running, nobody measures for a silent agent
+    # Free-running, nobody measures for a silent agent; agents that estimate promise the states they control with.
+    states = agent.estimated or {**agent.truth, **agent.measured}
     for step, measured in sorted(states.items()):
         promise = agent.promise_before(step)
         if promise is None or not np.all(np.isfinite(measured)):
