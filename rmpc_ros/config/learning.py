@@ -122,10 +122,11 @@ class Online(Section):
     settle: Count = 20  # steps after a change that do not count: the plant is on its way
     trial: Count = 40  # steps that count before a canary is judged, and in every later judgement
     sigma: Positive = 2.0  # a fall of the reward counts when it is so many standard errors large
+    least_gain: NonNegative = 0.5  # per hour: a policy that is not expected to earn so much more is not tried
     least_margin: Fraction = 0.1  # a policy under which a limit comes nearer than this is rolled back
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.05  # promise of the learned sets: share of residuals outside
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    inflation: Annotated[Number, Field(ge=1)] = 1.2  # learned sets are larger than their promise needs by this factor
+    inflation: Annotated[Number, Field(ge=1)] = 1.3  # learned sets are larger than their promise needs by this factor
 
 
 class Learning(Section):

@@ -23,7 +23,7 @@ class Standing:
 
     Attributes
     ----------
-    mean, error : of the gain per hour (see `series`) and its standard error from means of `BATCH` steps
+    mean, error : of the reward per hour beyond the reference and its standard error from means of `BATCH` steps
     margin : least distance to a limit
     steps : how many
     """
@@ -44,12 +44,12 @@ class Standing:
         return Standing(float(values["mean"]), error, float(values["margin"]), int(values["steps"]))
 
 
-def standing(gain: Array, margin: Array) -> Standing:
+def standing(beyond: Array, margin: Array) -> Standing:
     """Standing of a stretch of at least one step; of less than two batches the error is not known and infinite."""
-    count = len(gain) // BATCH
-    means = gain[len(gain) - count * BATCH :].reshape(count, BATCH).mean(axis=1)
+    count = len(beyond) // BATCH
+    means = beyond[len(beyond) - count * BATCH :].reshape(count, BATCH).mean(axis=1)
     error = float(means.std(ddof=1) / np.sqrt(count)) if count > 1 else np.inf
-    return Standing(float(gain.mean()), error, float(margin.min()), len(gain))
+    return Standing(float(beyond.mean()), error, float(margin.min()), len(beyond))
 
 
 def fault(before: Standing, after: Standing, sigma: float, least_margin: float) -> str:
@@ -62,7 +62,7 @@ def fault(before: Standing, after: Standing, sigma: float, least_margin: float) 
         noise = float(np.hypot(before.error, after.error))
         if after.mean < before.mean - sigma * noise:
             return (
-                f"the gain fell from {before.mean:.2f} to {after.mean:.2f} per hour "
+                f"the reward beyond the policy before fell from {before.mean:.2f} to {after.mean:.2f} per hour "
                 f"(standard error of the difference {noise:.2f})"
             )
     return ""

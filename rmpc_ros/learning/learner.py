@@ -7,8 +7,11 @@ Policies go through three stages, each a new version in the ledger:
 
     canary      trained on recorded disturbances (`replay`), better than what is in force on the newest third, which was
                 not trained on; one agent runs it alone
-    everybody   the canary's gain did not fall (`canary.fault`) over `trial` steps after `settle`
+    everybody   the reward did not fall (`canary.fault`) over `trial` steps after `settle`
     roll-back   it fell, a limit came near, or nobody adopted it: the content before, or none; also later, any time
+
+Before and after are compared by what the plant earned beyond a replay of the policy before on the same disturbances:
+these cancel in the difference, the linear network's error and what a policy changes do not.
 
 Everything published is in the ledger first, and all state is found again from ledger and store: a learner may be killed
 at any moment.
@@ -17,7 +20,7 @@ at any moment.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,7 @@ from rmpc_ros.config import PlantConfig
 from rmpc_ros.errors import ConfigError, DataError
 from rmpc_ros.learning.canary import Standing, fault, standing
 from rmpc_ros.learning.ledger import Ledger
-from rmpc_ros.learning.policy import Policy
+from rmpc_ros.learning.policy import KINDS, Actor, Policy
 from rmpc_ros.learning.replay import Replay
 from rmpc_ros.learning.residual_fit import fit_residuals, rows_needed
 from rmpc_ros.learning.series import Series, Stretch
@@ -40,8 +43,10 @@ Array = NDArray[np.float64]
 
 MEMORY = 1500  # steps learned from
 LOOK = 5  # steps between two looks at a trial
+BURN = 100  # steps after which a replay has forgotten where it began
+LATER = 4  # trials that the judgement of a policy in force everywhere looks back on
 LEAST_ROWS = 60  # to train a policy on
-WORTH = 0.05  # a set is published when one of its half-widths differs by this share
+WORTH = 0.1  # a set is published when one of its bounds differs by this share of its half-width
 STAGES = ("canary", "everybody", "roll-back")
 
 
@@ -91,7 +96,7 @@ class Learner:
         if first is not None:
             self._check_first(first)
         self._bounds = {name: design_bounds(design) for name, design in designs.items()}
-        self._looked = self._improved = -1
+        self._looked = self._improved = self._postponed = -1
         self._note = "collects transitions"
         self.rollbacks = sum(u.certificate["stage"] == "roll-back" for u in ledger.entries("policy"))
         self._standing: Standing | None = None
@@ -137,7 +142,10 @@ class Learner:
             "model_version": self.ledger.newest_version("model"),
         }
         if self._standing is not None:
-            figures |= {"gain_per_hour": self._standing.mean, "smallest_margin": self._standing.margin}
+            figures |= {
+                "beyond_the_files_targets_per_hour": self._standing.mean,
+                "smallest_margin": self._standing.margin,
+            }
         if row is not None:
             figures |= {f"{name} runs policy": v.policy for name, v in row.versions.items()}
             figures |= {f"{name} runs set": v.uncertainty for name, v in row.versions.items()}
@@ -199,8 +207,8 @@ class Learner:
         if stretch is None:
             return []
         latest = next(reversed(self.ledger.entries("policy")), None)
-        recent = slice(-self.options.trial, None)
-        self._standing = standing(stretch.gain[recent], stretch.margin[recent])
+        beyond = self._beyond(self._nothing(), stretch, self.options.trial)
+        self._standing = standing(beyond, stretch.last(len(beyond)).margin)
         if latest is not None and latest.certificate["stage"] != "roll-back":
             update = self._judge(latest, stretch)
             if update is not None or latest.certificate["stage"] == "canary":
@@ -223,9 +231,9 @@ class Learner:
         if counted < options.trial // 4:
             after = Standing(before.mean, np.inf, margin, max(counted, 0))
         else:
-            first = max(adopted + options.settle, len(running) - options.trial)
-            after = standing(stretch.gain[first:], stretch.margin[first:])
-            after = Standing(after.mean, after.error, min(after.margin, margin), after.steps)
+            window = options.trial * (1 if stage == "canary" else LATER)
+            beyond = self._beyond(self._before(latest), stretch, min(counted, window))
+            after = replace(standing(beyond, stretch.last(len(beyond)).margin), margin=margin)
         complete = counted >= options.trial
         why = fault(before, after, options.sigma * (1 if complete else 2), options.least_margin)
         if why:
@@ -244,19 +252,36 @@ class Learner:
 
     def _roll_back(self, latest: Update, why: str) -> Update:
         """A new version with the content that was in force everywhere before."""
-        entries = self.ledger.entries("policy")
-        bad = latest.content
-        good = next((u for u in reversed(entries) if self._stands(u) and u.content != bad), None)
-        kind, content = (good.kind, good.content) if good is not None else self._nothing()
+        kind, content = self._before(latest)
         self.rollbacks += 1
         self._note = f"policy {latest.version} rolled back: {why}"
         evidence = self._evidence("roll-back", latest.certificate["reference"])
         return self._enter("policy", self._agents, kind, content, evidence | {"of": latest.version, "reason": why})
 
-    @staticmethod
-    def _stands(update: Update) -> bool:
-        """Whether an entry was in force everywhere."""
-        return update.certificate["stage"] in ("everybody", "roll-back")
+    def _before(self, latest: Update | None) -> tuple[str, dict[str, Any]]:
+        """Kind and content of what was in force everywhere before a policy came on trial; None: of what is now."""
+        trial = np.inf if latest is None else latest.certificate.get("canary_version", latest.version)
+        stood = [
+            u
+            for u in self.ledger.entries("policy")
+            if u.version < trial and u.certificate["stage"] in ("everybody", "roll-back")
+        ]
+        return (stood[-1].kind, stood[-1].content) if stood else self._nothing()
+
+    def _beyond(self, policy: tuple[str, Mapping[str, Any]], stretch: Stretch, count: int) -> Array:
+        """Reward (count,) beyond what a policy would have earned on the same disturbances, in the newest steps.
+
+        The replay starts `BURN` steps earlier, where it can, so that it has forgotten its first state.
+        """
+        stretch = stretch.last(count + BURN)
+        kind, content = policy
+        actor = Actor(
+            next(k for k in KINDS if k == kind), content["agents"], content["observations"], content["actions"]
+        )
+        parameters = np.array([content["parameters"]], float)
+        first = int(stretch.steps[0])
+        replayed = self.replay.rewards(parameters, stretch.x[0], stretch.w, actor, first)[:, 0]
+        return (stretch.reward - replayed)[-count:]
 
     def _nothing(self) -> tuple[str, dict[str, Any]]:
         """The policy whose action is zero: the plant file's own targets."""
@@ -282,6 +307,8 @@ class Learner:
             return [self._canary(actor.kind, content, stretch, {"origin": "given"})]
         since = self.series.newest - (int(latest.certificate["made_at"]) if latest is not None else 0)
         wait = self.options.every * (1 + 2 * self.rollbacks)  # after roll-backs more data is wanted before the next
+        if self.series.newest < self._postponed:
+            return []
         if len(stretch.steps) < LEAST_ROWS or (latest is not None and since < wait + self.options.settle):
             return []
         cut = len(stretch.steps) * 2 // 3
@@ -291,10 +318,10 @@ class Learner:
         trained = self.replay.improve(start, stretch.x[0], stretch.w[:cut], self.seed + self.series.newest)
         inside = self.replay.actor
         compared = np.stack([np.zeros(inside.size) if start is None else start, trained])
-        held, new = self.replay.rewards(compared, stretch.x[cut], stretch.w[cut:])
-        if new <= held:
-            self._note = f"a trained policy was not better on unseen disturbances ({new:.1f} against {held:.1f})"
-            self._postpone(latest)
+        held, new = self.replay.rewards(compared, stretch.x[cut], stretch.w[cut:]).mean(axis=0)
+        if new - held < self.options.least_gain:
+            self._note = f"a trained policy is worth {new - held:.2f} per hour on unseen disturbances: not tried"
+            self._postponed = self.series.newest + self.options.every
             return []
         content = {
             "agents": inside.agents,
@@ -305,10 +332,6 @@ class Learner:
         evidence = {"origin": "trained", "rows": len(stretch.steps), "expected_gain": float(new - held)}
         return [self._canary(inside.kind, content, stretch, evidence)]
 
-    def _postpone(self, latest: Update | None) -> None:
-        del latest
-        self._looked = self.series.newest + self.options.every - LOOK
-
     def _canary(self, kind: str, content: dict[str, Any], stretch: Stretch, more: Mapping[str, Any]) -> Update:
         """First agent first; the reference is the time before, with one policy in force throughout."""
         versions = [tuple(v[a].policy for a in self._agents) for v in stretch.versions]
@@ -317,7 +340,7 @@ class Learner:
             same += 1
         settled = max(same - (self.options.settle if same < len(versions) else 0), 2 * LOOK)
         count = min(settled, 4 * self.options.trial)
-        reference = standing(stretch.gain[-count:], stretch.margin[-count:])
+        reference = standing(self._beyond(self._before(None), stretch, count), stretch.last(count).margin)
         agent = self._agents[0]
         update = self._enter(
             "policy", (agent,), kind, content, self._evidence("canary", reference.to_dict()) | dict(more)

@@ -11,10 +11,13 @@ the catalyst. So the learner needs nobody's account of the whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.config import PlantConfig
+from rmpc_ros.config.learning import Prices
 from rmpc_ros.errors import ConfigError
 
 Array = NDArray[np.float64]
@@ -25,23 +28,35 @@ class LocalReward:
 
     Parameters
     ----------
-    config : plant file with a section `learning`
-    agent : whose
-
-    Raises
-    ------
-    ConfigError
-        The section is missing, or its prices name a state or input that no agent has.
+    prices : of the plant file
+    states, inputs : names of the agent's own
+    lower, upper : (nx + nu,) limits of its states and inputs, infinite where there are none
     """
 
-    def __init__(self, config: PlantConfig, agent: str) -> None:
+    def __init__(
+        self, prices: Prices, states: Sequence[str], inputs: Sequence[str], lower: Array, upper: Array
+    ) -> None:
+        self._prices, self._lower, self._upper = prices, lower, upper
+        self._product = states.index(prices.product.state) if prices.product.state in states else None
+        self._quality = states.index(prices.quality.state) if prices.quality.state in states else None
+        self._paid = [inputs.index(name) for name in prices.steam.inputs if name in inputs]
+
+    @staticmethod
+    def of(config: PlantConfig, agent: str) -> LocalReward:
+        """Terms of an agent of a plant file.
+
+        Raises
+        ------
+        ConfigError
+            There is no section `learning`, or its prices name a state or input that no agent has.
+        """
         learning = config.learning
         if learning is None:
             raise ConfigError(
                 f"plant '{config.plant.name}' has no section 'learning' (prices, actions); "
                 "config/reactor_separator.yaml has one"
             )
-        prices = self._prices = learning.prices
+        prices = learning.prices
         states = [s for other in config.agents.values() for s in other.states]
         inputs = [u for other in config.agents.values() for u in other.inputs]
         for key, name, known in (
@@ -51,12 +66,10 @@ class LocalReward:
         ):
             if name not in known:
                 raise config.error(("learning", "prices", key), f"'{name}' does not exist; known: {', '.join(known)}")
-        own, moved = list(config.agents[agent].states), list(config.agents[agent].inputs)
-        self._product = own.index(prices.product.state) if prices.product.state in own else None
-        self._quality = own.index(prices.quality.state) if prices.quality.state in own else None
-        self._paid = [moved.index(name) for name in prices.steam.inputs if name in moved]
         limits = zip(config.state_limits(agent), config.input_limits(agent), strict=True)
-        self._lower, self._upper = (np.concatenate(pair) for pair in limits)
+        lower, upper = (np.concatenate(pair) for pair in limits)
+        section = config.agents[agent]
+        return LocalReward(prices, list(section.states), list(section.inputs), lower, upper)
 
     def terms(self, states: Array, inputs: Array) -> dict[str, Array]:
         """Terms per hour, each (...,), of states (..., nx) and inputs (..., nu) in physical units."""

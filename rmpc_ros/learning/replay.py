@@ -47,8 +47,10 @@ class Replay:
         self.actor = Actor("affine", len(series.designs), first.size, ACTIONS)
         self._free = np.repeat(first.learnable(), ACTIONS)
 
-    def rewards(self, parameters: Array, start: Array, w: Array, actor: Actor | None = None) -> Array:
-        """Mean reward per hour (P,) of policies.
+    def rewards(
+        self, parameters: Array, start: Array, w: Array, actor: Actor | None = None, first_step: int = 0
+    ) -> Array:
+        """Reward per hour (T, P) of policies, step by step.
 
         Parameters
         ----------
@@ -56,21 +58,22 @@ class Replay:
         start : (n,) normalised state before the first disturbance
         w : (T, n) normalised residuals
         actor : shape of the policies; `self.actor` by default
+        first_step : number of the first disturbance's step; agents decide when `decide` divides theirs
         """
         series, actor = self._series, actor or self.actor
         loop, P = series.loop, len(parameters)
         x, c = np.broadcast_to(start, (P, len(start))).copy(), np.zeros((P, loop.B.shape[1]))
         rests = {name: np.zeros((P, design.nx)) for name, design in series.designs.items()}
         xs, us = np.empty((len(w), P, len(start))), np.empty((len(w), P, c.shape[1]))
-        mean = np.zeros_like(x)
+        mean, seen = np.zeros_like(x), 0
         for k, disturbance in enumerate(w):
-            mean += x
-            if k % self._decide == self._decide - 1:
-                c, rests = self._decisions(actor, parameters, mean / self._decide, c, rests)
-                mean[:] = 0.0
+            mean, seen = mean + x, seen + 1
+            if (first_step + k) % self._decide == 0:
+                c, rests = self._decisions(actor, parameters, mean / seen, c, rests)
+                mean, seen = np.zeros_like(x), 0
             xs[k], us[k] = x, x @ loop.K.T + c
             x = x @ loop.A.T + c @ loop.B.T + disturbance
-        return np.asarray(series.reward(xs, us).mean(axis=0))
+        return series.reward(xs, us)
 
     def _decisions(
         self, actor: Actor, parameters: Array, mean: Array, c: Array, rests: Mapping[str, Array]
@@ -104,7 +107,7 @@ class Replay:
             del generator  # the data are what they are
             population = np.broadcast_to(full, (len(free), full.size)).copy()
             population[:, self._free] = free
-            return self.rewards(population, start, w)
+            return np.asarray(self.rewards(population, start, w).mean(axis=0))
 
         state = first_state(full[self._free], OPTIONS, seed)
         for _ in range(ITERATIONS):

@@ -1,12 +1,4 @@
-"""Transitions of all agents joined by step, and what the reward would have been without any target.
-
-The residuals w of a run are known, so the same disturbances can be lived again with the backup laws alone:
-
-    xw(k+1) = (A + B K) xw(k) + w(k),   uw = K xw,         gain(k) = reward(x, u) - reward(xw, uw)
-
-The gain is what optimiser and targets have added. The disturbances cancel in it, so it says in an hour what the
-reward itself would say in days. It leans on the linear network (whose error is part of w) and on nothing else.
-"""
+"""Transitions of all agents joined by step: states, inputs, residuals and rewards of the whole plant."""
 
 from __future__ import annotations
 
@@ -85,7 +77,7 @@ class Stretch:
 
     Attributes
     ----------
-    steps (T,), x (T, n), u (T, m), w (T, n), reward (T,), gain (T,), margin (T,)
+    steps (T,), x (T, n), u (T, m), w (T, n), reward (T,), margin (T,)
     versions : T mappings
     """
 
@@ -94,9 +86,21 @@ class Stretch:
     u: Array
     w: Array
     reward: Array
-    gain: Array
     margin: Array
     versions: list[Mapping[str, Versions]]
+
+    def last(self, count: int) -> Stretch:
+        """Its newest rows, at most `count`."""
+        cut = slice(-count, None)
+        return Stretch(
+            self.steps[cut],
+            self.x[cut],
+            self.u[cut],
+            self.w[cut],
+            self.reward[cut],
+            self.margin[cut],
+            self.versions[cut],
+        )
 
 
 class Series:
@@ -114,7 +118,7 @@ class Series:
 
     def __init__(self, config: PlantConfig, designs: Mapping[str, AgentDesign], memory: int) -> None:
         self.designs, self.loop, self.memory = designs, linear_loop(designs), memory
-        self.rewards = {name: LocalReward(config, name) for name in designs}
+        self.rewards = {name: LocalReward.of(config, name) for name in designs}
         self._partial: dict[int, dict[str, Transition]] = {}
         self._rows: dict[int, Row] = {}
         self.newest = -1
@@ -182,17 +186,12 @@ class Series:
         x, u = np.array([r.x for r in chosen]), np.array([r.u for r in chosen])
         w = np.array([r.w for r in chosen])
         reward = np.array([r.reward for r in chosen])
-        alone = np.empty_like(x)
-        alone[0] = x[0]
-        for k in range(len(x) - 1):
-            alone[k + 1] = self.loop.A @ alone[k] + w[k]
         return Stretch(
             np.arange(step + 1, self.newest + 1),
             x,
             u,
             w,
             reward,
-            reward - self.reward(alone, alone @ self.loop.K.T),
             np.array([r.margin for r in chosen]),
             [r.versions for r in chosen],
         )

@@ -9,22 +9,16 @@ is sent again, `CHUNK` at a time and at most `FLIGHT` ahead of the acknowledgeme
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rmpc_ros.errors import ConfigError, DataError, MessageError
-from rmpc_ros.learning.local_reward import LocalReward
 from rmpc_ros.learning.outbox import Outbox
+from rmpc_ros.learning.stepwise import Stepwise
 from rmpc_ros.learning.transition import Transition, Versions
 from rmpc_ros.msg import Transition as TransitionMessage
 from rmpc_ros.msg import TransitionAck
 from rmpc_ros.network.decision import Decision
-from rmpc_ros.network.forecast import ForecastSet
-from rmpc_ros.network.residual_set import one_step_residual
 from rmpc_ros.nodes import convert_learning, qos
 from rmpc_ros.nodes.agent_part import AgentPart
 from rmpc_ros.nodes.diagnostics import ERROR, OK, WARN
@@ -33,22 +27,9 @@ from rmpc_ros.nodes.round import Inputs
 if TYPE_CHECKING:
     from rmpc_ros.nodes.agent import AgentNode
 
-Vector = NDArray[np.float64]
-
 PATIENCE = 1.0  # seconds without an acknowledgement after which the rest is sent again
 CHUNK = 50  # transitions per look (twenty looks a second)
 FLIGHT = 400  # sent again and not acknowledged, at most
-
-
-@dataclass(frozen=True)
-class Begun:
-    """A step whose outcome is not known yet."""
-
-    step: int
-    state: Vector
-    commanded: Vector
-    neighbours: dict[str, Vector]
-    versions: Versions
 
 
 class Transitions(AgentPart):
@@ -57,14 +38,12 @@ class Transitions(AgentPart):
     Attributes
     ----------
     versions : what the agent uses from the next step on; the part `updates` writes it
-    newest : last complete transition
+    stepwise : completes them, and knows the neighbours' newest promises
     """
 
     def __init__(self, node: AgentNode) -> None:
         super().__init__(node)
         self.versions = Versions()
-        self.newest: Transition | None = None
-        self._reward = LocalReward(node.config, node.agent)
         self._publisher = node.create_publisher(TransitionMessage, "transition", qos.REPORT)
 
     def open(self) -> None:
@@ -74,8 +53,7 @@ class Transitions(AgentPart):
             self._outbox = Outbox(Path(node.values["outbox"]), node.run)
         except DataError as error:
             raise ConfigError(str(error)) from error
-        self._begun: Begun | None = None
-        self._promises: dict[str, ForecastSet] = {}
+        self.stepwise = Stepwise(node.config, node.design)
         self._sent = self._outbox.acknowledged  # newest step that is on its way
         self._moved = time.monotonic()  # when the acknowledgement last moved, or something was sent after silence
         self._due = 0.0
@@ -89,47 +67,17 @@ class Transitions(AgentPart):
     # -- the step -----------------------------------------------------------------------------------------------------
     def decided(self, decision: Decision, inputs: Inputs) -> None:
         """Complete the step before, remember this one."""
-        for promise in inputs.promises:
-            self._promises[promise.agent] = promise
-        before = self._begun
-        if before is not None and before.step == inputs.step - 1 and np.all(np.isfinite(inputs.state)):
-            self._keep(self._complete(before, inputs))
-        self._begun = None
-        if np.all(np.isfinite(inputs.state)):
-            self._begun = Begun(inputs.step, inputs.state, decision.input, dict(inputs.neighbour_states), self.versions)
-
-    def _complete(self, before: Begun, inputs: Inputs) -> Transition:
-        """Transition of the step before; neighbours of whom state or promise is missing are left out."""
-        node = self.node
-        applied = before.commanded if inputs.applied is None else inputs.applied
-        known = {
-            name: values
-            for name, values in before.neighbours.items()
-            if name in self._promises and self._promises[name].step == before.step and np.all(np.isfinite(values))
-        }
-        states: dict[str, Vector] = {}
-        deviations: dict[str, Vector] = {}
-        for name, neighbour in node.design.neighbours.items():
-            promise = self._promises.get(name) or neighbour.terminal_promise(before.step, node.config.period)
-            center = promise.at(before.step)[0] if promise.step <= before.step else promise.terminal_center
-            n = len(neighbour.transform)
-            states[name] = (
-                known[name] if name in known else np.asarray(np.linalg.solve(neighbour.transform, center[:n]))
-            )
-            deviations[name] = center[n:]
-        residual = one_step_residual(node.design, before.state, applied, inputs.state, states, deviations)
-        rewards = self._reward.terms(before.state, applied)
-        return Transition(
-            node.agent,
-            before.step,
-            before.state,
+        done = self.stepwise.decided(
+            inputs.step,
             inputs.state,
-            applied,
-            known,
-            node.design.inverse_transform @ residual,
-            {name: float(value) for name, value in rewards.items()},
-            before.versions,
+            inputs.neighbour_states,
+            inputs.promises,
+            inputs.applied,
+            decision.input,
+            self.versions,
         )
+        if done is not None:
+            self._keep(done)
 
     def _keep(self, transition: Transition) -> None:
         try:
@@ -137,7 +85,6 @@ class Transitions(AgentPart):
         except DataError as error:
             self.node.diagnostics.say("transitions", ERROR, f"lost: {error}")
             return
-        self.newest = transition
         before = self._outbox.before(transition.step)
         self._publish(transition, before)
         if self._sent >= before:  # else its turn comes with those before it
