@@ -168,9 +168,12 @@ def test_a_sensor_that_recovers_is_trusted_again():
 
 
 def test_stuck_temperature_is_named_within_ten_steps_and_constraints_hold(tmp_path):
-    settings = {**estimation.STUDY.defaults, "steps": 60, "stuck_at": 40, "mhe_steps": 0}
+    settings = {**estimation.STUDY.defaults, "steps": 60, "seeds": 1, "stuck_at": 40, "mhe_steps": 12}
     result = estimation.run(settings, tmp_path)
-    assert result["constraint_violations"] == 0
+    assert result["constraint_violations"] == result["promises_broken"] == 0
     assert result["fault"]["sensor"] == "T1" and result["fault"]["kind"] == "stuck"
     assert result["fault_named_after_steps"] <= 10
     assert result["filter"]["composition_rmse"] < result["last_reading"]["composition_rmse"]
+    assert result["filter"]["largest_error_over_bound"] < 1
+    assert result["mhe"]["temperature_rmse"] < 1.5 * result["mhe"]["filter_temperature_rmse"]
+    assert list(estimation.STUDY.table(result))

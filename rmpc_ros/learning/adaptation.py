@@ -106,8 +106,9 @@ class Adaptation:
         self._mean = MeanLearner(design, settings) if settings.model == "linear" else None
         self._before: tuple[int, Vector, Mapping[str, Vector], Vector, Vector] | None = None
         self._wanted = np.full(design.nx, np.inf)
+        self._calibrated_once = False
         self._centre = np.zeros(design.nx)
-        self._inside = self._event_age = 0
+        self._inside = 0
         self.counts = dict.fromkeys(("residuals", "outliers", "skipped", "drifts", "adopted", "refused"), 0)
 
     # -- one step -----------------------------------------------------------------------------------------------------
@@ -165,7 +166,7 @@ class Adaptation:
         self._inside += inside
         if self._mean is not None:
             self._mean.observe(x, u, passed.zeta, design.normalise(after), (step + 1) * design.period)
-        if np.all(np.isfinite(self._wanted)):
+        if self._calibrated_once:  # also where the radius is infinite: not missing it is what makes it finite again
             missed = bool(np.any(np.abs(residual - self._centre) > self._wanted + room))
             self._conformal.update(missed)
             if self._cusum.update(missed):
@@ -180,7 +181,7 @@ class Adaptation:
         self._passed.clear()
         self._passed.extend(recent)
         self._wild.clear()
-        self._wanted = np.full(self._half.size, np.inf)
+        self._wanted, self._calibrated_once = np.full(self._half.size, np.inf), False
         if self._mean is not None:
             self._mean.drifted()
         return reason
@@ -193,7 +194,7 @@ class Adaptation:
         if self._mean is not None and step % s.certify == 0 and self._mean.judge(self._feasible):
             return self._adopt("learned mean adopted")
         mean = self._learned()
-        self._wanted = self._calibrated(mean)
+        self._wanted, self._calibrated_once = self._calibrated(mean), True
         self._centre = np.zeros(self._half.size) if mean is None else self._predicted(mean)
         now = present.radius / self._unit
         target = np.minimum(self._wanted, self._half)

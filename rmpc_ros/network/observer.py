@@ -51,6 +51,7 @@ class Observer:
     ----------
     config : a plant file with a section `estimator`
     agent : whose readings (and neighbours' readings) it gets
+    detecting : sensors with a fault are not trusted; False is for comparison
 
     Raises
     ------
@@ -58,7 +59,8 @@ class Observer:
         The file has no estimator section, or the plant no differential equations.
     """
 
-    def __init__(self, config: PlantConfig, agent: str) -> None:
+    def __init__(self, config: PlantConfig, agent: str, detecting: bool = True) -> None:
+        self._detecting = detecting
         settings, model = config.estimator, config.nonlinear
         if settings is None or model is None:
             raise ConfigError("an estimator needs the section `estimator` and a plant with differential equations")
@@ -140,6 +142,7 @@ class Observer:
         for _ in range(skipped):
             before = self.filter.predicted(before, self._inputs, self._fixed)
         trusted = self._detector.update(step, y, self.filter.innovations(before, y), step % self._every == 0)
+        trusted = trusted if self._detecting else np.isfinite(y)
         self._estimate = self.filter.corrected(before, y, trusted)
         mean, solved = self._estimate.mean, True
         if self._window is not None and self._step >= 0:
