@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -272,5 +273,5 @@ class MappoTrainer:
             self.generator.bit_generator.state = document["generator"]
             self.iteration, self.curve = int(document["iteration"]), list(document["curve"])
             self.best, self.best_value = np.array(document["best"], float), float(document["best_value"])
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
             raise DataError(f"checkpoint {path} cannot be used: {error!r}") from error
