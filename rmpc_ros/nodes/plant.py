@@ -33,7 +33,8 @@ from rmpc_ros.nodes.process import main as run_node
 from rmpc_ros.nodes.wiring import Readings, Wire
 from rmpc_ros.plants import make_plant
 
-CLOCK_TICKS = 4  # /clock is published so many times per period when free-running: every node pays for each
+CLOCK_TICKS = 4  # free-running: parts of a period
+CLOCK_AT = (0, 1)  # the ends of parts that /clock tells (a step's begin, the agents' phase): every node pays for each
 AGAIN = 0.3  # seconds after which a measurement is published again to who has not answered
 START = 60.0  # the most to wait for everybody at the start and for an agent that was revived [s]
 STRIKE = 0.5  # seconds that the supervisor gets to kill an agent before the step begins
@@ -147,6 +148,13 @@ class PlantNode(ManagedNode):
         return of
 
     def _everybody_listens(self) -> bool:
+        base = self.get_namespace().rstrip("/")
+        if self.values["timing"] == "free" and not all(
+            self.heard_by(publisher, {f"{base}/{name}/agent"})
+            for name, wired in self.sensors.items()
+            for _, publisher in wired
+        ):
+            return False
         return all(self.heard_by(self._made[name]["measurement"], nodes) for name, nodes in self._expected.items())
 
     # -- the clock and the steps --------------------------------------------------------------------------------------
@@ -281,12 +289,13 @@ class PlantNode(ManagedNode):
 
     def _free_tick(self) -> None:
         """Free-running: a tick of /clock; every last one of a period ends a step and begins the next."""
-        if self.k < 0:
+        if self.k < 0 or self.exit_status is not None:
             return
         self._ticks += 1
         k, part = divmod(self._ticks, CLOCK_TICKS)
         if part:
-            self._publish_clock(self._ticks * self.config.period / CLOCK_TICKS)
+            if part in CLOCK_AT:
+                self._publish_clock(self._ticks * self.config.period / CLOCK_TICKS)
             return
         for name, readings in self.inputs.items():
             wired = readings.fresh(self._published) if readings.wires else None
