@@ -32,7 +32,7 @@ from rmpc_ros.nodes.process import make_executor, node_class
 pytestmark = pytest.mark.processes
 
 FILE = Path(__file__).parents[1] / "config" / "reactor_separator.yaml"
-STEPS, MOVED = 30, 8
+STEPS, MOVED = 18, 5
 RUNS = itertools.count()
 Say = Callable[[int, dict[str, Any]], None]
 

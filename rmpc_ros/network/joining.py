@@ -13,7 +13,8 @@ host       keeps its box and law, so that nobody else notices anything:
            |A + B K| y + |B| gamma + w + e <= y  in its own rows.  Room for that is `controller.margins.room` > 1.
 newcomer   has promised nobody anything yet: the smallest box and law of its own that bear the hosts' boxes.
 
-At run time the hosts acknowledge first (`hosting`). Leaving removes e: the sets only shrink, nobody is asked.
+For a host the connection is a neighbour that promises 0 while the newcomer is apart, and e for ever after the horizon.
+So everything that holds for promises holds for it (`newcomer`): it grows in its last row, or sooner by consent.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 
 from rmpc_ros.config import PlantConfig
 from rmpc_ros.errors import ConfigError, InfeasibleError
-from rmpc_ros.network.agent_design import AgentDesign, Matrix, Vector
+from rmpc_ros.network.agent_design import AgentDesign, Matrix, NeighbourDesign, Vector
 from rmpc_ros.network.invariant import InvariantBoxes, invariant_boxes
 from rmpc_ros.network.system import NetworkDesign, agents_of, design_network, sampled_error
 from rmpc_ros.sets.box import Box
@@ -43,15 +44,13 @@ class JoinPlan:
     ----------
     newcomer : who joins
     hosts : whom it touches
-    apart : every agent's design before; the newcomer's already bears the connection
-    connected : the hosts' designs that bear the connection: same box, law and limits, more disturbance
-    borne : (nx,) per touched agent, normalised half-widths e of what the connection adds
+    designs : every agent's design; the newcomer's always bears the connection, a host's has it as a neighbour
+    borne : (nx,) per touched agent, normalised half-widths e of what the connection adds to a step
     """
 
     newcomer: str
     hosts: tuple[str, ...]
-    apart: dict[str, AgentDesign]
-    connected: dict[str, AgentDesign]
+    designs: dict[str, AgentDesign]
     borne: dict[str, Vector]
 
 
@@ -105,15 +104,12 @@ def plan_join(apart: PlantConfig, joined: PlantConfig, newcomer: str) -> JoinPla
     for agent in apart.linear.agents:
         _check_bears(agent, newcomer, network, needed)
     designs = agents_of(apart, network)
-    with_more = {agent: _bearing(designs[agent], borne[apart.linear.rows(agent)]) for agent in touched}
+    parts = {agent: borne[apart.linear.rows(agent)] for agent in touched}
+    designs[newcomer] = _bearing(designs[newcomer], parts[newcomer])
     hosts = tuple(agent for agent in touched if agent != newcomer)
-    return JoinPlan(
-        newcomer,
-        hosts,
-        designs | {newcomer: with_more[newcomer]},
-        {agent: with_more[agent] for agent in hosts},
-        {agent: borne[apart.linear.rows(agent)] for agent in touched},
-    )
+    for agent in hosts:
+        designs[agent] = _hosting(designs[agent], newcomer, parts[agent])
+    return JoinPlan(newcomer, hosts, designs, parts)
 
 
 def _check_pair(apart: PlantConfig, joined: PlantConfig, newcomer: str) -> None:
@@ -212,6 +208,22 @@ def _check_bears(agent: str, newcomer: str, network: NetworkDesign, needed: Vect
 
 
 def _bearing(design: AgentDesign, borne: Vector) -> AgentDesign:
-    """The same agent with more to bear."""
+    """The same agent with more to bear, always."""
     more = (np.eye(design.nx), Box.around(np.zeros(design.nx), borne))
     return replace(design, model=replace(design.model, disturbances=(*design.model.disturbances, more)))
+
+
+def _hosting(design: AgentDesign, newcomer: str, borne: Vector) -> AgentDesign:
+    """The same agent with the connection as a neighbour that acts on each of its coordinates."""
+    nx, at = design.nx, design.model.ng
+    connection = NeighbourDesign(
+        newcomer,
+        tuple(f"connection_to_{name}" for name in design.names[:nx]),
+        np.eye(nx),
+        np.zeros(nx),
+        design.scale[:nx],
+        borne,
+        slice(at, at + nx),
+    )
+    model = replace(design.model, G=np.hstack([design.model.G, np.eye(nx)]))
+    return replace(design, model=model, neighbours={**design.neighbours, newcomer: connection})

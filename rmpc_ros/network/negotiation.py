@@ -55,7 +55,7 @@ class Negotiation:
         self._share = 1.0  # of the wanted enlargement that is proposed
         self._helping = False  # what is pending is to bear an offer
         self._borne: frozenset[str] = frozenset()  # whose offers the last decision bears
-        self._tubes = tubes
+        self.tubes = tubes
         self._needed: tuple[Matrix, Matrix] | None = None  # reach of the last plan under the offers it does not bear
 
     # -- the own promise ----------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class Negotiation:
                 continue
             self._borne = trial
             return plan
-        tubes = self._tubes
+        tubes = self.tubes
         fill(trials[0])
         tubes.data.copy_from(data)
         fill(frozenset())
