@@ -111,7 +111,23 @@ def test_one_set_per_direction_is_tighter_than_one_for_all_where_there_are_many(
         for joint in (False, True)
     )
     assert np.all(apart < together)
-    assert len(groups_of([*rows, -rows[3]], False)) == 8  # opposite rows share a set
+
+
+def test_an_outlier_on_the_harmless_side_widens_nothing():
+    rng = np.random.default_rng(3)
+    training, fresh = rng.normal(size=(100, 2)), rng.normal(size=(59, 2))
+    hurt, harmless = fresh.copy(), fresh.copy()
+    hurt[0], harmless[0] = [0.0, 40.0], [0.0, -40.0]
+    up = groups_of([np.array([[0.0, 2.0]])], False)
+    plain, wide, same = (
+        StageSet(up, training, data, 0.05, 0.05, 0.95).worst(np.array([[0.0, 1.0]]))[0, 1]
+        for data in (fresh, hurt, harmless)
+    )
+    assert wide >= 40.0 and plain < 5.0 and same <= plain
+    both = [np.array([[0.0, 1.0]]), np.array([[0.0, -1.0]])]
+    assert len(groups_of(both, False)) == 2
+    free = [np.vstack([row, 0 * row]) for row in both]  # either sign may occur: opposite rows share a set
+    assert len(groups_of(free, False)) == 1
 
 
 @pytest.mark.parametrize("kind", ["tanh", "clip"])

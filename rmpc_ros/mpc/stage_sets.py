@@ -9,6 +9,9 @@ the same fresh samples and one number, the growth
 whose order statistic becomes the level of every group. So the stage's rows hold together with the promised
 probability, whatever the number of groups (seed 003, remark 2: any level function may be calibrated).
 
+Where a row's coefficient is fixed up to a positive factor (fixed feedback), only one side of its interval can hurt, and
+only growth on that side counts: an outlier on the harmless side widens nothing.
+
 "joint" is the paper's form: one group. A level function that sums over d directions lets a single row use up the whole
 sum, so that its support in one direction grows with d. "rows" gives every direction its own set and takes the maximum.
 """
@@ -30,10 +33,14 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of one stage and an orthonormal basis (d, r) of the directions that their coefficients can take."""
+    """Rows of one stage and an orthonormal basis (d, r) of the directions that their coefficients can take.
+
+    `signed`: the basis is the rows' own coefficient, of which only positive multiples occur.
+    """
 
     rows: NDArray[np.int64]
     basis: Matrix
+    signed: bool = False
 
 
 def groups_of(coefficients: Sequence[Matrix], joint: bool) -> list[Group]:
@@ -41,21 +48,23 @@ def groups_of(coefficients: Sequence[Matrix], joint: bool) -> list[Group]:
 
     Parameters
     ----------
-    coefficients : for each row (k, d): its coefficients span these directions
-    joint : all rows in one group; else rows that span the same space share one
+    coefficients : for each row (k, d): its coefficients span these directions; k = 1: they are positive multiples
+    joint : all rows in one group; else rows that span the same space share one, or k = 1 and the direction
     """
     if joint:
         return [Group(np.arange(len(coefficients)), _basis(np.vstack(coefficients)))]
     out: list[Group] = []
     for i, span in enumerate(coefficients):
-        basis = _basis(span)
+        signed = len(span) == 1
+        basis = span.T / np.linalg.norm(span) if signed else _basis(span)
         for k, group in enumerate(out):
             other = group.basis
-            if other.shape == basis.shape and np.linalg.norm(basis - other @ (other.T @ basis)) < 1e-9:
-                out[k] = Group(np.append(group.rows, i), other)
+            same = other.shape == basis.shape and group.signed == signed
+            if same and np.linalg.norm(basis - (other if signed else other @ (other.T @ basis))) < 1e-9:
+                out[k] = Group(np.append(group.rows, i), other, signed)
                 break
         else:
-            out.append(Group(np.array([i]), basis))
+            out.append(Group(np.array([i]), basis, signed))
     return out
 
 
@@ -92,10 +101,11 @@ class StageSet:
 
     def score(self, lifted: Matrix) -> Vector:
         """The growth s at which the sets take in each sample, (m,)."""
-        growth = [
-            np.atleast_1d(shape.level(lifted @ group.basis)) - least
-            for group, shape, least in zip(self.groups, self._shapes, self._least, strict=True)
-        ]
+        growth = []
+        for group, shape, least in zip(self.groups, self._shapes, self._least, strict=True):
+            seen = lifted @ group.basis
+            beyond = np.atleast_1d(shape.level(seen)) - least
+            growth.append(np.where(seen[:, 0] > shape.center()[0], beyond, 0.0) if group.signed else beyond)
         return np.asarray(np.max(growth, axis=0))
 
     def contains(self, lifted: Matrix) -> NDArray[np.bool_]:

@@ -199,7 +199,7 @@ STUDY = Study(
         "n_calibration": 45,
         "fade": 0.9,
         **CHOICES,
-        "seed": 2026,
+        "seed": 4051,
     },
     run=run,
     table=table,

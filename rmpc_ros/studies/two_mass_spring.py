@@ -183,7 +183,7 @@ STUDY = Study(
         "freedom": 2.5,
         "scale": 0.01,
         **CHOICES,
-        "seed": 2026,
+        "seed": 4051,
     },
     run=run,
     table=table,
