@@ -6,12 +6,23 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from rmpc_ros.config import derive
 from rmpc_ros.config.adapting import Adaptation, Estimator
 from rmpc_ros.config.learning import Learning
-from rmpc_ros.config.sections import Agent, Controller, Input, Network, Plant, Section, Simulation, State
+from rmpc_ros.config.sections import (
+    Agent,
+    Controller,
+    Input,
+    Name,
+    Network,
+    Plant,
+    Resource,
+    Section,
+    Simulation,
+    State,
+)
 from rmpc_ros.config.source import KeyPath, Problem, Source
 from rmpc_ros.errors import ConfigError
 from rmpc_ros.models.linear import LinearNetwork
@@ -34,6 +45,7 @@ class PlantConfig(Section):
     agents: dict[str, Agent]
     controller: Controller = Controller()
     network: Network = Network()
+    resources: dict[Name, Resource] = Field(default_factory=dict)
     learning: Learning | None = None
     adaptation: Adaptation | None = None
     estimator: Estimator | None = None

@@ -303,6 +303,15 @@ class Network(Section):
     cooperation: Cooperation = Cooperation()
 
 
+class Resource(Section):
+    """What several agents draw from one header: the sum of weight x input over its users never exceeds the capacity."""
+
+    unit: Unit
+    capacity: Positive
+    users: dict[Name, dict[Name, Positive]]  # agent -> its one input and the resource that a unit of it takes
+    rho: Positive = 10.0  # of the exchange of wishes, see `rmpc_ros.network.resource_user`
+
+
 # -- simulation -------------------------------------------------------------------------------------------------------
 class Realisation(Section):
     """How a disturbance behaves in simulation; always inside its bounds."""
@@ -338,3 +347,4 @@ class Simulation(Section):
     disturbances: dict[Name, Realisation] = {}
     drifts: dict[Name, Number] = {}
     faults: list[Fault] = []
+    liars: dict[Name, Literal["greedy", "silent", "overdraw", "counterfeit"]] = {}  # about shared resources

@@ -23,6 +23,8 @@ UNITS: dict[str, str] = {
     "m/s": "velocity",
     "m/s2": "acceleration",
     "kg": "mass",
+    "kg/min": "mass flow",
+    "kg/h": "mass flow",
     "N": "force",
     "V": "voltage",
     "mol/L": "concentration",

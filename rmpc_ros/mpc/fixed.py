@@ -125,7 +125,7 @@ class FixedFeedback:
         lower = data.lower + self._lower
         lower -= self._moved
         lower += self._widened
-        return self._F @ data.known + self._offset_cost, upper, lower
+        return self._F @ data.known + self._offset_cost + data.toll, upper, lower
 
     def plan(
         self, v: Vector, states: Vector | None = None, objective: float = np.nan, iterations: int = 0

@@ -84,7 +84,9 @@ class StepData:
     drive : (nx + N ng,) x and zeta as one vector, what moves the nominal states
     widths : (N ng,) radius as one vector
     known : (nx + N ng + nx + nu,) drive and target as one vector, what moves the cost
-    upper, lower : (N nu + N nx + N nu,) the bounds as the rows of the problem want them: c, x, and zeros for u
+    upper, lower : (N nu + N nx + N nu,) the bounds as the rows of the problem want them: c, x, and u_room
+    toll : (N nu,) price of the nominal deviations c, added to the cost; zero but for a resource's
+    u_room : (N, nu) what is taken off the upper limits of u(0..N-1), <= 0; zero but for shares of a resource
     """
 
     def __init__(self, model: LocalModel, horizon: int) -> None:
@@ -95,16 +97,18 @@ class StepData:
         self.zeta = self.known[nx : nx + N * ng].reshape(N, ng)
         self.x_ref = self.known[nx + N * ng : 2 * nx + N * ng]
         self.u_ref = self.known[2 * nx + N * ng :]
+        self.toll = np.zeros(N * nu)
         self.widths = np.zeros(N * ng)
         self.radius = self.widths.reshape(N, ng)
         self.upper, self.lower = np.zeros(N * (nu + nx + nu)), np.zeros(N * (nu + nx + nu))
         c_part, x_part = slice(0, N * nu), slice(N * nu, N * (nu + nx))
         self.c_lower, self.c_upper = self.lower[c_part].reshape(N, nu), self.upper[c_part].reshape(N, nu)
         self.x_lower, self.x_upper = self.lower[x_part].reshape(N, nx), self.upper[x_part].reshape(N, nx)
+        self.u_room = self.upper[N * (nu + nx) :].reshape(N, nu)
 
     def copy_from(self, other: StepData) -> None:
         """Take over another step's data."""
-        for name in ("known", "widths", "upper", "lower"):
+        for name in ("known", "widths", "toll", "upper", "lower"):
             np.copyto(getattr(self, name), getattr(other, name))
 
 
