@@ -10,6 +10,7 @@ import numpy as np
 
 from rmpc_ros.config import PlantConfig, load_plant
 from rmpc_ros.errors import ConfigError
+from rmpc_ros.learning.bag_log import is_bag, read_bag_log
 from rmpc_ros.models.hybrid import fit_hybrid
 from rmpc_ros.models.logs import read_csv, transitions_from_log
 from rmpc_ros.models.model_file import save_model
@@ -33,7 +34,7 @@ def plausible_ranges(config: PlantConfig, widen: float = 2.0) -> dict[str, tuple
 def run(
     log: Path, plant: Path, kind: str, parameters: list[str], out: Path, seed: int = 0
 ) -> tuple[dict[str, Any], Iterable[str]]:
-    """Fit a hybrid model of the whole plant to a CSV log.
+    """Fit a hybrid model of the whole plant to a CSV log or to the bag of a run.
 
     Raises
     ------
@@ -46,7 +47,7 @@ def run(
     if config.nonlinear is None:
         raise ConfigError(f"{plant}: the plant is given by matrices; fit-model needs differential equations")
     physics = Physics.from_model(config.nonlinear, config.period, parameters)
-    names, rows = read_csv(log)
+    names, rows = read_bag_log(log) if is_bag(log) else read_csv(log)
     feeds = {v.name: v.nominal for v in config.nonlinear.disturbances}
     feeds |= dict(zip(config.linear.disturbances, config.linear.steady_disturbance.tolist(), strict=True))
     data, report = transitions_from_log(names, rows, physics, plausible_ranges(config), feeds, str(log), least=100)
