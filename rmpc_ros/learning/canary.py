@@ -24,24 +24,26 @@ class Standing:
     Attributes
     ----------
     mean, error : of the reward per hour beyond the reference and its standard error from means of `BATCH` steps
+    best : largest of those means; infinite for less than three
     margin : least distance to a limit
     steps : how many
     """
 
     mean: float
     error: float
+    best: float
     margin: float
     steps: int
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form; an error that is not known is null."""
-        return asdict(self) | {"error": self.error if np.isfinite(self.error) else None}
+        """JSON form; what is not known is null."""
+        return {key: value if np.isfinite(value) else None for key, value in asdict(self).items()}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Standing:
         """Inverse of `to_dict`."""
-        error = np.inf if values["error"] is None else float(values["error"])
-        return Standing(float(values["mean"]), error, float(values["margin"]), int(values["steps"]))
+        known = {key: np.inf if value is None else float(value) for key, value in values.items()}
+        return Standing(known["mean"], known["error"], known["best"], known["margin"], int(values["steps"]))
 
 
 def standing(beyond: Array, margin: Array) -> Standing:
@@ -49,7 +51,8 @@ def standing(beyond: Array, margin: Array) -> Standing:
     count = len(beyond) // BATCH
     means = beyond[len(beyond) - count * BATCH :].reshape(count, BATCH).mean(axis=1)
     error = float(means.std(ddof=1) / np.sqrt(count)) if count > 1 else np.inf
-    return Standing(float(beyond.mean()), error, float(margin.min()), len(beyond))
+    best = float(means.max()) if count > 2 else np.inf
+    return Standing(float(beyond.mean()), error, best, float(margin.min()), len(beyond))
 
 
 def fault(before: Standing, after: Standing, sigma: float, least_margin: float) -> str:
@@ -64,5 +67,9 @@ def fault(before: Standing, after: Standing, sigma: float, least_margin: float) 
             return (
                 f"the reward beyond the policy before fell from {before.mean:.2f} to {after.mean:.2f} per hour "
                 f"(standard error of the difference {noise:.2f})"
+            )
+        if after.best < before.mean - sigma * before.error:
+            return (
+                f"the reward beyond the policy before was {before.mean:.2f} per hour, now never above {after.best:.2f}"
             )
     return ""

@@ -1,14 +1,15 @@
 """What the learner does with transitions: when to fit what, when to publish, canary and roll-back. Knows no ROS.
 
 Sets and means, every `every` steps: each agent's residuals give a certified box (`residual_fit`) and their mean. An
-agent whose newest residual is outside its box gets a larger one at once.
+agent whose newest residual is at the rim of its box gets a larger one at once.
 
 Policies go through three stages, each a new version in the ledger:
 
     canary      trained on recorded disturbances (`replay`), better than what is in force on the newest third, which was
                 not trained on; one agent runs it alone
-    everybody   the reward did not fall (`canary.fault`) over `trial` steps after `settle`
-    roll-back   it fell, a limit came near, or nobody adopted it: the content before, or none; also later, any time
+    everybody   the reward did not fall in the mean over `trial` steps after `settle`, or `LATER` times as many
+    roll-back   it fell (`canary.fault`), a limit came near, or nobody adopted it: the content before, or none; also
+                any time later
 
 Before and after are compared by what the plant earned beyond a replay of the policy before on the same disturbances:
 these cancel in the difference, the linear network's error and what a policy changes do not.
@@ -44,8 +45,9 @@ Array = NDArray[np.float64]
 MEMORY = 1500  # steps learned from
 LOOK = 5  # steps between two looks at a trial
 BURN = 100  # steps after which a replay has forgotten where it began
-LATER = 4  # trials that the judgement of a policy in force everywhere looks back on
+LATER = 4  # trials that a judgement looks back on at most
 LEAST_ROWS = 60  # to train a policy on
+RIM = 0.9  # of a set's half-width: a residual beyond makes it larger
 WORTH = 0.1  # a set is published when one of its bounds differs by this share of its half-width
 STAGES = ("canary", "everybody", "roll-back")
 
@@ -96,7 +98,7 @@ class Learner:
         if first is not None:
             self._check_first(first)
         self._bounds = {name: design_bounds(design) for name, design in designs.items()}
-        self._looked = self._improved = self._postponed = -1
+        self._heard = self._looked = self._improved = self._postponed = -1
         self._note = "collects transitions"
         self.rollbacks = sum(u.certificate["stage"] == "roll-back" for u in ledger.entries("policy"))
         self._standing: Standing | None = None
@@ -118,15 +120,17 @@ class Learner:
     def think(self) -> list[Update]:
         """Updates to publish now; they are in the ledger already."""
         newest = self.series.newest
-        if newest < self._looked + LOOK:
+        if newest <= self._heard:
             return []
-        self._looked = newest
-        found = self._policies()
+        self._heard, found = newest, []
+        if newest >= self._looked + LOOK:
+            self._looked = newest
+            found = self._policies()
         if newest >= self._improved + self.options.every:
             self._improved = newest
             found += self._residuals(self._agents)
         else:
-            found += self._residuals([name for name in self._agents if self._escaped(name)])
+            found += self._residuals([name for name in self._agents if self._tight(name)])
         return found
 
     def status(self) -> Status:
@@ -152,16 +156,19 @@ class Learner:
         return Status(self._note, figures)
 
     # -- sets and means -----------------------------------------------------------------------------------------------
-    def _escaped(self, agent: str) -> bool:
-        """Whether the newest residual is outside the agent's learned set."""
+    def _tight(self, agent: str) -> bool:
+        """Whether the newest residual is at the rim of the agent's learned set, or outside."""
         in_force, row = self.ledger.in_force("uncertainty", agent), self.series.row(self.series.newest)
         if in_force is None or row is None or row.w is None:
             return False
         design = self.designs[agent]
         residual = row.w[self.series.loop.rows[agent]] * design.scale[: design.nx]
         low, high = (np.array(in_force.content[side]) for side in ("lower", "upper"))
-        room = 1e-9 * (high - low)
-        return bool(np.any(residual < low - room) or np.any(residual > high + room))
+        lowest, highest = self._bounds[agent]  # the design's: beyond them no set needs to go
+        middle, half = (low + high) / 2, (high - low) / 2
+        below = (low > lowest) & (residual < middle - RIM * half)
+        above = (high < highest) & (residual > middle + RIM * half)
+        return bool(np.any(below | above))
 
     def _residuals(self, agents: Iterable[str]) -> list[Update]:
         """New sets and means for agents that have enough data and something worth saying."""
@@ -229,9 +236,9 @@ class Learner:
         margin = float(stretch.margin[adopted:].min())
         counted = len(running) - adopted - options.settle
         if counted < options.trial // 4:
-            after = Standing(before.mean, np.inf, margin, max(counted, 0))
+            after = Standing(before.mean, np.inf, np.inf, margin, max(counted, 0))
         else:
-            window = options.trial * (1 if stage == "canary" else LATER)
+            window = options.trial * LATER
             beyond = self._beyond(self._before(latest), stretch, min(counted, window))
             after = replace(standing(beyond, stretch.last(len(beyond)).margin), margin=margin)
         complete = counted >= options.trial
@@ -240,6 +247,9 @@ class Learner:
             return self._roll_back(latest, why)
         if stage != "canary" or not complete:
             return None
+        if after.mean < before.mean:  # no proof of harm, but none of use either: longer, not for ever
+            lasting = counted >= LATER * options.trial
+            return self._roll_back(latest, f"it earned nothing in {counted} steps") if lasting else None
         self._note = f"policy {latest.version} passed its trial in {', '.join(latest.agents)}"
         return self._enter(
             "policy",

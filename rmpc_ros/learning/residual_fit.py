@@ -4,7 +4,8 @@
 
 Of the older four fifths of the rows the even ones give the shape (m: middle, s: half range), the odd ones the size rho
 by `calibrate`. rho is at least what every row needs, times `inflation`: a broken promise costs more than a wide tube.
-The newest fifth must then lie inside as the promise says, else there is no set. Cut to the design's bounds in the end.
+The newest fifth must lie inside what the older rows give as often as they promise; where it does not, conditions have
+changed, and the box (which holds all rows) comes without a promise. It is cut to the design's bounds in the end.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def fit_residuals(
     Raises
     ------
     DataError
-        Too few rows, a column that never moves, or the newest fifth lies outside more often than epsilon.
+        Too few rows, or a column that never moves.
     """
     needed = rows_needed(epsilon, confidence)
     if len(rows) < needed:
@@ -57,42 +58,44 @@ def fit_residuals(
             f"{len(rows)} residuals; {needed} are needed for epsilon {epsilon:g}, confidence {confidence:g}"
         )
     cut = len(rows) - len(rows) // 5
-    fitted, newest = rows[:cut], rows[cut:]
-    shape = fitted[::2]
+    shape = rows[:cut:2]
     middle, half = (shape.max(axis=0) + shape.min(axis=0)) / 2, np.ptp(shape, axis=0) / 2
     still = np.flatnonzero(half <= 1e-12 * np.maximum(upper - lower, 1e-300))
     if still.size:
         raise DataError(f"the residual of {columns[int(still[0])]} never moves: nothing can be learned from it")
-    scores = np.max(np.abs(fitted - middle) / half, axis=1)
-    level = calibrate(scores[1::2], epsilon, confidence)
-    rho = inflation * max(level.level, float(scores.max()))
-    outside = int(np.sum(np.max(np.abs(newest - middle) / half, axis=1) > rho))
-    if outside > epsilon * len(newest):
-        raise DataError(
-            f"{outside} of the {len(newest)} newest residuals lie outside what the {cut} before them promise: "
-            "conditions have changed"
+    scores = np.max(np.abs(rows - middle) / half, axis=1)
+    level = calibrate(scores[1:cut:2], epsilon, confidence)
+    promised = inflation * max(level.level, float(scores[:cut].max()))
+    outside = int(np.sum(scores[cut:] > promised))
+    kept = outside <= epsilon * (len(rows) - cut)
+    rho = max(promised, inflation * float(scores.max()))
+    box = Box(np.clip(middle - rho * half, lower, upper), np.clip(middle + rho * half, lower, upper))
+    if kept:
+        statement = (
+            f"With confidence {confidence:g} a new residual lies outside the box with probability at most {epsilon:g}; "
+            "assumes independent residuals from one distribution, which those of a process are only roughly. The box "
+            f"is larger by the factor {inflation:g} than all {len(rows)} residuals need."
         )
-    # Every row lies in the result: it was seen, whatever was promised.
-    low = np.minimum(middle - rho * half, rows.min(axis=0))
-    high = np.maximum(middle + rho * half, rows.max(axis=0))
-    box = Box(np.clip(low, lower, upper), np.clip(high, lower, upper))
+    else:
+        statement = (
+            f"No promise: {outside} of the {len(rows) - cut} newest residuals lay outside what the {cut} before them "
+            f"promised. The box is larger by the factor {inflation:g} than all of them need."
+        )
     certificate = Certificate(
         "box",
-        epsilon,
-        confidence,
+        epsilon if kept else None,
+        confidence if kept else None,
         len(rows),
         "order statistics (binomial tail), then a check on the newest fifth",
         {
             "rho": rho,
             "index": level.index,
             "calibrated_on": level.samples,
-            "held_out": len(newest),
+            "held_out": len(rows) - cut,
             "held_out_outside": outside,
         },
         (1, len(rows)),
-        f"With confidence {confidence:g} a new residual lies outside the box with probability at most {epsilon:g}; "
-        "assumes independent residuals from one distribution, which those of a process are only roughly. The box was "
-        f"enlarged by {inflation:g} beyond all {len(fitted)} residuals it was fitted to.",
+        statement,
         tuple(columns),
     )
     return FittedSet(box, certificate)

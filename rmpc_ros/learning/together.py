@@ -18,6 +18,7 @@ from rmpc_ros.learning.learner import Learner
 from rmpc_ros.learning.local_reward import LocalReward
 from rmpc_ros.learning.stepwise import Stepwise
 from rmpc_ros.learning.student import Student
+from rmpc_ros.learning.transition import Transition
 from rmpc_ros.learning.update import Subject, Update
 from rmpc_ros.network.agent import Agent
 from rmpc_ros.network.agent_design import AgentDesign
@@ -59,6 +60,11 @@ class Together:
     learner : None: nobody
     subjects : what the agents take from it
     seed : of the plant; the file's by default
+
+    Attributes
+    ----------
+    agents, students, account : by name; what happened
+    transitions : all that were completed
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class Together:
         self.agents = {name: Agent(design) for name, design in designs.items()}
         self.students = {name: Student(config, agent) for name, agent in self.agents.items()}
         self.learner, self.account = learner, Account()
+        self.transitions: list[Transition] = []
         self._subjects = subjects
         self._stepwise = {name: Stepwise(config, design) for name, design in designs.items()}
         self._rewards = {name: LocalReward.of(config, name) for name in designs}
@@ -79,8 +86,8 @@ class Together:
         self._announced: dict[str, ForecastSet] = {}
 
     def run(self, steps: int) -> LoopResult:
-        """Live so many steps."""
-        return run(self.agents, self._plant, steps, watch=self._watch)
+        """Live so many steps more; agents begin with fresh promises."""
+        return run(self.agents, self._plant, steps, first_step=self._plant.steps, watch=self._watch)
 
     def hand(self, update: Update, step: int) -> None:
         """Give an update to the agents that it is for; who refuses it is written down."""
@@ -95,7 +102,8 @@ class Together:
     def _watch(self, step: int, decisions: dict[str, Decision]) -> None:
         """After the decisions of a step, before the plant moves on."""
         measured, truth = self._plant.measure(), self._plant.true_state()
-        account, completed, reward = self.account, [], 0.0
+        account, reward = self.account, 0.0
+        completed: list[Transition] = []
         for name, decision in decisions.items():
             others = self.agents[name].design.neighbours
             neighbours = {other: measured[other] for other in others}
@@ -119,6 +127,7 @@ class Together:
         account.shares.append(float(np.mean([f.present.share_of(f.design_set) for f in forces])))
         account.widths.append(float(np.mean([d.report.promise_width for d in decisions.values()])))
         account.policies.append(tuple(student.versions.policy for student in self.students.values()))
+        self.transitions += completed
         if self.learner is None:
             return
         self.learner.add(completed)
