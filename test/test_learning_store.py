@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from rmpc_ros.errors import DataError
+from rmpc_ros.learning.outbox import Outbox
 from rmpc_ros.learning.store import TransitionStore
 from rmpc_ros.learning.transition import Transition
 
@@ -89,6 +91,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_learning_store import transition
+from rmpc_ros.learning.outbox import Outbox
 from rmpc_ros.learning.store import TransitionStore
 store = TransitionStore(Path(sys.argv[1]))
 first = store.newest("r", "a") + 1
@@ -117,3 +120,72 @@ def test_killed_in_the_middle_of_writing_nothing_acknowledged_is_lost_and_nothin
             assert store.missing("r", "a") == []
             assert len(store) == store.newest("r", "a") + 1
             assert len(store) % 20 == 0  # whole batches only
+
+
+def test_what_is_acknowledged_is_on_disk_with_all_before_it_whatever_the_order(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    with TransitionStore(path) as store:
+        store.insert("r", [transition(n) for n in (0, 1, 4)], previous=[-1, 0, 3])  # 2 and 3 are on their way
+        assert store.acknowledged("r") == {"a": 1}
+        store.insert("r", [transition(3)], previous=[2])
+        assert store.acknowledged("r") == {"a": 1}
+        store.insert("r", [transition(2)], previous=[1])
+        assert store.acknowledged("r") == {"a": 4}
+        store.insert("r", [transition(9)], previous=[4])  # the agent was away from 5 to 8
+        assert store.acknowledged("r") == {"a": 9}
+        store.insert("r", [transition(11)], previous=[10])
+    with TransitionStore(path) as store:  # after a death: what waited is sent again
+        assert store.acknowledged("r") == {"a": 9}
+        again = store.insert("r", [transition(10), transition(11)], previous=[-1, 10])
+        assert (again.stored, again.known) == (1, 1)
+        assert store.acknowledged("r") == {"a": 11}
+
+
+def test_an_outbox_survives_its_process_and_empties_when_the_learner_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.outbox"
+    box = Outbox(path, "r")
+    for step in (0, 1, 2, 7, 8):
+        box.append(transition(step))
+    box.append(transition(1, value=5.0))  # the first one of a step stays
+    again = Outbox(path, "r")  # not closed: its process was killed
+    assert [(t.step, before) for t, before in again.pending(-1, 10)] == [(0, -1), (1, 0), (2, 1), (7, 2), (8, 7)]
+    assert again.pending(0, 1)[0][0].rewards["profit"] == 1.0
+    again.acknowledge(2)
+    assert [(t.step, before) for t, before in again.pending(-1, 10)] == [(7, -1), (8, 7)]
+    again.append(transition(2))  # it has that already
+    assert (len(again), again.acknowledged, again.count_until(7), again.before(8)) == (2, 2, 1, 7)
+    assert len(Outbox(path, "another")) == 0
+
+
+def test_an_outbox_is_bounded_and_counts_what_that_costs(tmp_path: Path) -> None:
+    box = Outbox(tmp_path / "a.outbox", "r", capacity=5)
+    for step in range(8):
+        box.append(transition(step))
+    assert (len(box), box.dropped) == (5, 3)
+    assert [(t.step, before) for t, before in box.pending(-1, 2)] == [(3, -1), (4, 3)]  # nobody waits for 0 to 2
+    size = (tmp_path / "a.outbox").stat().st_size
+    for step in range(8, 400):
+        box.append(transition(step))
+    assert (tmp_path / "a.outbox").stat().st_size <= size + 8192
+    assert Outbox(tmp_path / "a.outbox", "r", capacity=5).dropped == 395
+    with pytest.raises(DataError, match="not finite"):
+        box.append(transition(400, value=float("nan")))
+
+
+def test_export_to_parquet_has_every_transition(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with TransitionStore(tmp_path / "t.db") as store:
+        store.insert("r", [transition(n) for n in range(5)])
+        assert store.export_parquet(tmp_path / "t.parquet") == 5
+    rows = parquet.read_table(tmp_path / "t.parquet").to_pylist()
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+    assert rows[3]["state"] == [3.0, 1.0] and dict(rows[3]["neighbours"]) == {"b": [2.0]}
+    assert dict(rows[3]["rewards"]) == {"profit": 1.0}
+
+
+def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "t.db")
+    other.execute("create table transitions (content text)")
+    other.commit()
+    with pytest.raises(DataError, match="reads format"):
+        TransitionStore(tmp_path / "t.db")
