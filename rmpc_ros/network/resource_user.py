@@ -115,6 +115,16 @@ class ResourceUser:
         # Slack of the exchange per sequence, with the step of its first column.
         self._slack = [(0, np.full(self.horizon, resource.capacity / (m + 1))) for _ in range(DELAY)]
         self._last_heard = dict.fromkeys(resource.users, 0)
+        self._trusted: list[bool] = []  # who took part in the step before
+        self._anew = -DELAY  # step at which prices began anew
+        self._quiet = 0  # first step at which this user takes part
+
+    def rejoin(self, step: int) -> None:
+        """Begin at a step without knowing what was given before.
+
+        Until the horizon has passed it lives on the guaranteed part, which is all the backup law needs, and is silent.
+        """
+        self._quiet = step + self.horizon
 
     # -- before the decision ------------------------------------------------------------------------------------------
     def hear(self, said: Statement) -> None:
@@ -143,6 +153,8 @@ class ResourceUser:
         self.book.advance(step)
         for agent in self.book.unproven:
             self.named.setdefault(agent, f"'{agent}' rests on gifts of {self.resource.name} that nobody has made")
+        if step < self._quiet:
+            return np.full(self.horizon, self.resource.guaranteed[self.index])
         return np.asarray(self.book.shares()[self.index])
 
     def apply(self, step: int, fixed: FixedFeedback) -> None:
@@ -163,6 +175,7 @@ class ResourceUser:
         None where nothing is said.
         """
         self.problem.begin(fixed)
+        self._judge(step)
         everybody = self._wishes(step)
         targets = self._iterate(step, everybody)
         mine = self.index
@@ -174,7 +187,7 @@ class ResourceUser:
         wish = np.maximum(wish, 0.0)
         if self._lie == "greedy":
             wish = np.full(self.horizon, self.resource.most[mine])
-        elif decision is not None and decision.mode == "optimal":
+        elif decision is not None and decision.mode == "optimal" and step >= self._quiet:
             self._give(decision, wish, everybody)
         given = self.book.given[mine].copy()
         if self._lie == "counterfeit" and step >= 10:
@@ -192,22 +205,54 @@ class ResourceUser:
         self._past.setdefault(step, {})[self.design.name] = said
         for old in [k for k in self._past if k < step - 2 * DELAY]:
             del self._past[old]
-        if self._lie == "silent" and step >= 10:
+        if step < self._quiet or (self._lie == "silent" and step >= 10):
             return None
         return said
 
-    def _believed(self, step: int) -> list[bool]:
-        """Who takes part: not caught lying, heard of lately."""
-        return [
-            user == self.design.name or (user not in self.named and step - self._last_heard[user] <= SILENT + DELAY)
+    def _judge(self, step: int) -> None:
+        """Name who asks for more than it has at a price that nothing can be worth to it.
+
+        What a user's promise may force it to draw lies inside its share, and beyond the dearest price it wants no more.
+        The pull of the exchange lets a wish lag behind the price by what the whole range of an input weighs.
+        """
+        resource, heard = self.resource, self._past.get(step - DELAY, {})
+        mine = heard.get(self.design.name)
+        if mine is None:
+            return
+        shares = self.book.shares()
+        price = _aligned(mine.price, mine.first, step, self.horizon)
+        for i, user in enumerate(resource.users):
+            said = heard.get(user)
+            if said is None or user == self.design.name:
+                continue
+            bound = resource.dearest[i] + resource.rho / resource.scale**2 * resource.most[i]
+            wish = _aligned(said.wish, said.first, step, self.horizon)
+            if np.any((price > bound) & (wish > shares[i] + 1e-3 * resource.capacity)):
+                self.named.setdefault(
+                    user,
+                    f"'{user}' asks for {np.max(wish):.6g} {resource.unit} of {resource.name}, more than its share, at "
+                    f"prices up to {np.max(price):.3g}; nothing can be worth more than {bound:.3g} to it",
+                )
+
+    @property
+    def suspects(self) -> dict[str, str]:
+        """Who is reckoned with as if it wished for what it has, and why."""
+        silent = {
+            user: f"'{user}' has not stated its use of {self.resource.name} for {SILENT} steps"
             for user in self.resource.users
-        ]
+            if user != self.design.name and self.book.step - self._last_heard[user] > SILENT + DELAY
+        }
+        return silent | self.named
+
+    def _believed(self) -> list[bool]:
+        """Who takes part: not caught lying, heard of lately."""
+        return [user not in self.suspects for user in self.resource.users]
 
     def _wishes(self, step: int) -> Matrix:
         """Everybody's wishes (m, N) of step - DELAY for the steps from now on; who is out wishes for what it has."""
         heard = self._past.get(step - DELAY, {})
         wishes = self.book.shares()
-        for i, (user, believed) in enumerate(zip(self.resource.users, self._believed(step), strict=True)):
+        for i, (user, believed) in enumerate(zip(self.resource.users, self._believed(), strict=True)):
             said = heard.get(user) or (self.book.newest.get(user) if user != self.design.name else None)
             if believed and said is not None:
                 wishes[i] = _aligned(said.wish, said.first, step, self.horizon)
@@ -217,9 +262,13 @@ class ResourceUser:
         """One iteration of exchange ADMM on the wishes of step - DELAY; returns the own target (N,)."""
         resource, m = self.resource, len(self.resource.users)
         heard = self._past.get(step - DELAY, {})
-        believed = dict(zip(resource.users, self._believed(step), strict=True))
+        believed = dict(zip(resource.users, self._believed(), strict=True))
+        if list(believed.values()) != self._trusted:
+            self._trusted, self._anew = list(believed.values()), step
         known = [_aligned(s.price, s.first, step, self.horizon) for a, s in heard.items() if believed[a]]
-        price = np.mean(known, axis=0) if known else np.zeros(self.horizon)
+        if step < self._anew + DELAY or not known:  # a price that somebody drove up who is out now means nothing
+            known = [np.zeros(self.horizon)]
+        price = np.asarray(np.median(known, axis=0), float)  # which one user's word cannot move far
         per_unit = resource.rho / resource.scale**2
         first, slack = self._slack[step % DELAY]
         slack = _aligned(slack, first, step, self.horizon)
@@ -232,9 +281,9 @@ class ResourceUser:
 
     def _give(self, decision: Decision, wish: Vector, wishes: Matrix) -> None:
         """Enter gifts for the steps that are DELAY or more away."""
-        resource, mine, step = self.resource, self.index, decision.step
+        resource, mine = self.resource, self.index
         shares = self.book.shares()
-        believed = np.array(self._believed(step))
+        believed = np.array(self._believed())
         asked = np.where(believed[:, None], wishes, shares)
         asked[mine] = wish
         capacity = np.full(self.horizon, resource.capacity)

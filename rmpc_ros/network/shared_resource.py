@@ -44,6 +44,7 @@ class ResourceDesign:
     guaranteed : (m,) what the backup law may need in the invariant box
     fair : (m,) share of who neither gives nor takes; the rest of the capacity in equal parts
     most : (m,) use at the input's limit: nobody can wish for more
+    dearest : (m,) price above which nothing inside the user's invariant box is worth a unit of the resource
     scale : typical use, in which wishes are compared
     rho : of the exchange
     """
@@ -57,6 +58,7 @@ class ResourceDesign:
     guaranteed: Vector
     fair: Vector
     most: Vector
+    dearest: Vector
     scale: float
     rho: float
 
@@ -70,7 +72,7 @@ def design_resource(name: str, resource: Resource, designs: Mapping[str, AgentDe
         The capacity does not cover the guaranteed parts.
     """
     users = tuple(resource.users)
-    inputs, weights, guaranteed, most, scales = [], [], [], [], []
+    inputs, weights, guaranteed, most, dearest, scales = [], [], [], [], [], []
     for user in users:
         design = designs[user]
         ((drawn, weight),) = resource.users[user].items()
@@ -81,6 +83,7 @@ def design_resource(name: str, resource: Resource, designs: Mapping[str, AgentDe
         scales.append(weight * design.scale[design.nx + n])
         guaranteed.append(weight * float(design.steady_input[n]) + scales[-1] * law)
         most.append(weight * float(design.input_upper[n]))
+        dearest.append(_dearest(design, n) / scales[-1])
     rest = resource.capacity - sum(guaranteed)
     if rest < 0:
         parts = ", ".join(f"{user} {part:.6g}" for user, part in zip(users, guaranteed, strict=True))
@@ -98,9 +101,24 @@ def design_resource(name: str, resource: Resource, designs: Mapping[str, AgentDe
         np.array(guaranteed),
         np.array(guaranteed) + rest / len(users),
         np.array(most),
+        np.array(dearest),
         float(np.mean(scales)),
         resource.rho,
     )
+
+
+def _dearest(design: AgentDesign, n: int) -> float:
+    """Largest |df/du| per normalised unit of input n over the invariant box and the authority, any target inside."""
+    fixed = design.build_fixed()
+    nu, box = design.nu, design.terminal
+    H, F = fixed.prediction.quadratic(design.cost)
+    zeta = np.zeros(design.model.ng)
+    for other in design.neighbours.values():
+        zeta[other.columns] = other.terminal
+    known = np.concatenate([box[: design.nx], np.tile(zeta, fixed.N), box[: design.nx], np.ones(nu)])
+    back = np.linalg.inv(fixed.prediction.u_v[n::nu, n::nu]).T
+    steepest = np.abs(back @ H[n::nu]) @ np.tile(box[design.nx :], fixed.N) + np.abs(back @ F[n::nu]) @ known
+    return float(np.max(steepest))
 
 
 @dataclass(frozen=True)
