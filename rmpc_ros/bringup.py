@@ -203,6 +203,8 @@ def topics(config: PlantConfig, namespace: str = "", learning: bool = False) -> 
                 Topic(f"{own}/{subject}_update", f"rmpc_ros/{subject.capitalize()}Update", "UPDATE")
                 for subject in ("uncertainty", "model", "policy")
             ]
+        if any(name in resource.users for resource in config.resources.values()):
+            found.append(Topic(f"{own}/share", "rmpc_ros/Share", "PROMISE"))
         wires: list[Sensor | Actuator] = [*agent.sensors, *agent.actuators]
         found += [Topic(wired_topic(own, wire.topic), wire.type, "SENSOR") for wire in wires]
     if learning:

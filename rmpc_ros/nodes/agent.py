@@ -42,6 +42,7 @@ from rmpc_ros.nodes.modes import MODE, Modes
 from rmpc_ros.nodes.parameters import Param
 from rmpc_ros.nodes.process import main as run_node
 from rmpc_ros.nodes.proposals import Proposals
+from rmpc_ros.nodes.resource import Shares
 from rmpc_ros.nodes.round import Inputs, Round
 from rmpc_ros.nodes.setpoints import Setpoints
 from rmpc_ros.nodes.transitions import Transitions
@@ -128,7 +129,8 @@ class AgentNode(ManagedNode):
         self._policy = self.create_service(GetPolicy, "~/get_policy", self._on_get_policy)
         followers = tuple(name for name, design in designs.items() if self.agent in design.neighbours)
         self.proposals = Proposals(self, followers)
-        self.parts: list[AgentPart] = [Modes(self), self.proposals, Setpoints(self), Rounds(self, followers)]
+        self.parts: list[AgentPart] = [Modes(self), self.proposals, Setpoints(self)]
+        self.parts += [Shares(self, designs), Rounds(self, followers)]
         self.estimating: Estimating | None = None
         if self.config.estimator is not None:
             from rmpc_ros.nodes.estimation import Estimating  # as below
@@ -410,6 +412,10 @@ class AgentNode(ManagedNode):
         else:
             self._promise = self.controller.start(decision.step, carried(self._promise, decision.step))
         return self._promise
+
+    def renewed(self, decision: Decision) -> bool:
+        """Whether the promise in force is the decision's: then its plan is what the actuators follow."""
+        return self._promise is decision.forecast
 
     def _journalled(self, decision: Decision) -> bool:
         if self.journal is None:

@@ -26,10 +26,12 @@ from rmpc_ros.msg import Command, Measurement
 from rmpc_ros.nodes import convert, qos
 from rmpc_ros.nodes.actuator import ActuatorSide
 from rmpc_ros.nodes.checks import Layout, Peers, Window, packed
+from rmpc_ros.nodes.designed import designed
 from rmpc_ros.nodes.diagnostics import ERROR, OK, WARN
 from rmpc_ros.nodes.managed import ManagedNode
 from rmpc_ros.nodes.parameters import Param
 from rmpc_ros.nodes.process import main as run_node
+from rmpc_ros.nodes.resource import Headers
 from rmpc_ros.nodes.wiring import Readings, Wire
 from rmpc_ros.plants import make_plant
 
@@ -91,6 +93,9 @@ class PlantNode(ManagedNode):
                 (w, self.create_publisher(w.kind, self._full(name, w.topic), qos.SENSOR)) for w in wires
             ]
         self._clock_out = self.create_publisher(Clock, "/clock", qos.CLOCK)
+        self.headers: Headers | None = None
+        if self.config.resources:
+            self.headers = Headers(self, self.config, designed(self.values["plant"])[1], self.peers)
 
     def _full(self, agent: str, topic: str) -> str:
         return topic if topic.startswith("/") else f"{agent}/{topic}"
@@ -106,6 +111,8 @@ class PlantNode(ManagedNode):
         self._revived: dict[str, float] = {}  # who is expected back, and how long a step waits for it
         self._waiting = False
         self._due = False
+        if self.headers is not None:
+            self.headers.open()
         self._told = 0.0
         self._opened = time.monotonic()
         self.inputs: dict[str, Readings] = {}
@@ -276,6 +283,9 @@ class PlantNode(ManagedNode):
             applied[name], source = side.input(self.k, self.measured[name])
             if source != "agent":
                 self.away_steps[name] += 1
+        if self.headers is not None:
+            applied = self.headers.cut(self.k, applied)
+        for name in applied:
             self._publish(name, "applied", self.k, self.peers.agents[name].inputs, applied[name])
         self.sim.step(applied)
         if self.values["steps"] and self.k + 1 >= self.values["steps"]:
