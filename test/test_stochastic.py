@@ -124,6 +124,9 @@ def test_an_outlier_on_the_harmless_side_widens_nothing():
         for data in (fresh, hurt, harmless)
     )
     assert wide > 39.9 and plain < 5.0 and same <= plain
+    inside = 0.3 * fresh  # no growth at all: the flat of the level function is the set, not a point of it
+    flat = StageSet(up, training, inside, 0.05, 0.05, 0.95)
+    assert np.all(inside[:, 1] <= flat.worst(np.array([[0.0, 1.0]]))[0, 1])
     both = [np.array([[0.0, 1.0]]), np.array([[0.0, -1.0]])]
     assert len(groups_of(both, False)) == 2
     free = [np.vstack([row, 0 * row]) for row in both]  # either sign may occur: opposite rows share a set

@@ -27,6 +27,10 @@ from numpy.typing import NDArray
 from rmpc_ros.sets.calibrate import calibrate
 from rmpc_ros.sets.svc import SupportVectorSet, learn_shape
 
+FLAT = (
+    1e-6  # standard deviations: f_g is flat around its minimum up to rounding, and all of the flat belongs to the set
+)
+
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
@@ -92,7 +96,7 @@ class StageSet:
         shapes = [learn_shape(training @ group.basis, nu)[0] for group in groups]
         self._least = [float(shape.level(shape.center())) for shape in shapes]
         self._shapes = shapes
-        self.level = max(calibrate(self.score(fresh), epsilon, confidence).level, 0.0)
+        self.level = max(calibrate(self.score(fresh), epsilon, confidence).level, FLAT)
         self.sets: list[SupportVectorSet] = [
             shape.with_level(least + self.level) for shape, least in zip(shapes, self._least, strict=True)
         ]
