@@ -66,6 +66,7 @@ class Campaigns:
     ----------
     activity : (S,) of the catalyst now
     regenerations : (S,) so far
+    lost_share : (S,) share of the activity that yesterday cost
     today : number of the day
     """
 
@@ -80,6 +81,7 @@ class Campaigns:
         self.today = 0
         self.activity = np.full(S, self.case.learning.campaign.catalyst.fresh)
         self.regenerations = np.zeros(S)
+        self.lost_share = np.zeros(S)
         steady_input = np.broadcast_to(self.case.config.linear.steady_input, (S, a))
         self.yesterday = Day(
             np.broadcast_to(self.case.steady, (S, len(self.case.steady))),
@@ -108,6 +110,7 @@ class Campaigns:
         day = self.model.day(deviations, self.activity, outlook.supply)
         evening, lost = aged(self.case, self.activity, day.states, self.scenarios.decay)
         terms = reward_terms(self.case, day.states, day.inputs, outlook.product, outlook.steam, day.violation, lost)
+        self.lost_share = lost / self.activity
         self.regenerations = self.regenerations + (evening > self.activity)
         self.activity, self.yesterday = evening, day
         self.today += 1
