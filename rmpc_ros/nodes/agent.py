@@ -276,8 +276,9 @@ class AgentNode(ManagedNode):
         if forecast.kind != "commitment":
             self.proposals.heard(forecast)
             return
-        self.round.promise(forecast)
-        self._decide_when_due()
+        if name in self.spec.neighbours:  # who relies on this agent without being relied on is heard too
+            self.round.promise(forecast)
+            self._decide_when_due()
 
     @property
     def promise(self) -> core.ForecastSet:
