@@ -105,8 +105,9 @@ class Agent:
         known: dict[str, tuple[ForecastSet, ...]] = {}
         for proposal in acknowledged:
             known[proposal.agent] = (*known.get(proposal.agent, ()), proposal)
+        # Standing sets hold from step 0 on: a neighbour that died before this step is believed in what it said last.
         self._neighbours = {
-            name: held.get(name) or Held(neighbour.terminal_promise(step, self.design.period), known.get(name, ()))
+            name: held.get(name) or Held(neighbour.terminal_promise(0, self.design.period), known.get(name, ()))
             for name, neighbour in self.design.neighbours.items()
         }
         self._restart_reason = ""
