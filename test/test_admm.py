@@ -7,7 +7,7 @@ import pytest
 
 from rmpc_ros.errors import ConfigError, InfeasibleError
 from rmpc_ros.network.admm import AdmmOptions, Negotiation
-from rmpc_ros.network.cases.energy_hub import energy_network, hourly_prices, synthetic_prosumer, two_hour_sums
+from rmpc_ros.network.cases.energy_hub import energy_network, hourly_prices
 from rmpc_ros.network.cases.spring_chain import spring_network
 from rmpc_ros.network.design import design_network
 from rmpc_ros.network.design_local import form_label
@@ -16,6 +16,7 @@ from rmpc_ros.network.primitive import ball
 from rmpc_ros.network.repair import implement, repair
 from rmpc_ros.network.set_form import PointForm
 from rmpc_ros.network.simulate import check_by_simulation
+from rmpc_ros.plants.energy_hub import synthetic_prosumer, two_hour_sums
 from rmpc_ros.studies import registry
 from rmpc_ros.studies.bench.admm import nominal
 

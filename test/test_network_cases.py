@@ -6,19 +6,15 @@ import numpy as np
 import pytest
 
 from rmpc_ros.errors import ConfigError, DataError
-from rmpc_ros.network.cases.energy_hub import (
-    energy_network,
-    hourly_prices,
-    read_prosumer,
-    synthetic_prosumer,
-    two_hour_sums,
-)
+from rmpc_ros.network.cases.energy_hub import energy_network, hourly_prices, read_prosumer
 from rmpc_ros.network.cases.spring_chain import spring_network
-from rmpc_ros.network.cases.supply_chain import closed_form, draw_supply, supply_network
+from rmpc_ros.network.cases.supply_chain import closed_form, supply_network
 from rmpc_ros.network.design import design_network
 from rmpc_ros.network.graph import topology
 from rmpc_ros.network.rolling import roll
 from rmpc_ros.network.simulate import check_by_simulation, simulate
+from rmpc_ros.plants.energy_hub import synthetic_prosumer, two_hour_sums
+from rmpc_ros.plants.supply_chain import draw_supply
 from rmpc_ros.studies import registry
 
 

@@ -9,12 +9,16 @@ from rmpc_ros.cli import main
 from rmpc_ros.config import PlantConfig, parse_plant
 from rmpc_ros.errors import ConfigError
 from rmpc_ros.network.agent import Agent
+from rmpc_ros.network.cases.energy_hub import energy_network, hourly_prices
 from rmpc_ros.network.cases.spring_chain import spring_network
+from rmpc_ros.network.cases.supply_chain import supply_network
 from rmpc_ros.network.closed_loop import LoopResult, run
 from rmpc_ros.network.graph import topology
 from rmpc_ros.network.system import design_agents
 from rmpc_ros.plants import make_plant
+from rmpc_ros.plants.energy_hub import synthetic_prosumer, two_hour_sums
 from rmpc_ros.plants.generate import generators, plant_file
+from rmpc_ros.plants.supply_chain import draw_supply, stocks
 from rmpc_ros.studies.guarantee import vertex_disturbances
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
@@ -73,3 +77,53 @@ def test_the_offline_network_is_the_plant_files_chain_discretised_by_euler():
         assert {c.sender for c in agent.couplings} == {j for j in (i - 1, i + 1) if 0 <= j < 4}
         for coupling in agent.couplings:
             np.testing.assert_allclose(coupling.matrix, 0.5 * A[rows, 2 * coupling.sender : 2 * coupling.sender + 2])
+
+
+# -- supply chain and energy hub --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("graph", "delay"), [("serial", 1), ("ring", 0), ("mesh", 2), ("star", 0)])
+def test_stocks_that_order_from_each_other_keep_their_promises(graph: str, delay: int):
+    config = parse_plant(plant_file("supply_chain", {"graph": graph, "agents": 4, "products": 2, "delay": delay}))
+    assert_kept(closed_loop(config, 100))
+
+
+def test_an_order_leaves_the_suppliers_stock_at_once_and_arrives_a_delay_later():
+    plant = make_plant(parse_plant(plant_file("supply_chain", {"agents": 2, "delay": 2})))
+    steady = {name: plant.linear.steady_input[plant.linear.columns(name)] for name in plant.names}
+    levels = []
+    for step in range(4):
+        levels.append([plant.true_state()[name][0] for name in ("stock1", "stock2")])
+        more = steady["stock2"] + (0.5 if step == 0 else 0.0)
+        plant.step({"stock1": steady["stock1"], "stock2": more}, plant.linear.steady_disturbance)
+    np.testing.assert_allclose(levels, [[0, 0], [-0.5, 0], [-0.5, 0], [-0.5, 0.5]], atol=1e-9)
+
+
+@pytest.mark.parametrize("graph", ["serial", "complete"])
+def test_prosumers_that_draw_from_each_other_keep_their_promises(graph: str):
+    config = parse_plant(plant_file("energy_hub", {"graph": graph}))
+    result = closed_loop(config, 200)
+    assert_kept(result)
+    assert np.ptp(result.states, axis=0).min() > 0.1  # the batteries are used
+
+
+def test_what_one_prosumer_draws_another_loses_in_the_same_step():
+    plant = make_plant(parse_plant(plant_file("energy_hub", {"agents": 2})))
+    inputs = {name: plant.linear.steady_input[plant.linear.columns(name)].copy() for name in plant.names}
+    before = plant.state.copy()
+    inputs["prosumer1"][1] += 0.1
+    plant.step(inputs, plant.linear.steady_disturbance)
+    np.testing.assert_allclose(plant.state - before, [0.1, -0.1], atol=1e-9)
+
+
+def test_the_offline_stocks_and_batteries_are_those_of_the_plant_files():
+    parameters = draw_supply(4, 2, 4, 7)
+    offline = supply_network(4, products=2, seed=7, graph="mesh").agents
+    for agent, stock in zip(offline, stocks("mesh", parameters), strict=True):
+        np.testing.assert_array_equal(agent.D, stock.blending)
+        assert {c.sender: -c.matrix[0, 0] for c in agent.couplings} == stock.taken
+    config = parse_plant(plant_file("energy_hub", {"agents": 3, "seed": 2}))
+    people = [synthetic_prosumer(n, 2) for n in (1, 2, 3)]
+    hub = energy_network(people, topology("chain", 3), two_hour_sums(hourly_prices()))
+    for agent in hub.agents:
+        np.testing.assert_array_equal(config.linear.input_block(agent.name, agent.name), agent.D)
+        assert config.state_limits(agent.name)[1][0] == pytest.approx(agent.constraints[0].upper[0], abs=1e-6)
+        assert {f"prosumer{c.sender + 1}" for c in agent.couplings} == set(config.agents[agent.name].neighbours)

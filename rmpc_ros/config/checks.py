@@ -157,6 +157,13 @@ def _matrix_shapes(config: PlantConfig, here: KeyPath, agent: Agent, matrices: M
         yield from _shape(
             (*here, "B", other), block, (n, len(config.agents[other].states)), f"states x states of {other}"
         )
+    for other, block in matrices.F.items():
+        if other not in config.agents:
+            yield Problem((*here, "F", other), f"no such agent{did_you_mean(other, config.agents)}")
+            continue
+        yield from _shape(
+            (*here, "F", other), block, (n, len(config.agents[other].inputs)), f"states x inputs of {other}"
+        )
     names = list(config.plant.disturbances) if matrices.disturbances is None else matrices.disturbances
     for k, word in enumerate(names):
         if word not in config.plant.disturbances:

@@ -122,7 +122,7 @@ def _model_from_equations(config: PlantConfig) -> NonlinearModel:
 
 
 def _network_from_agent_matrices(config: PlantConfig, variables: dict[str, AgentVariables]) -> LinearNetwork:
-    """x_i+ = A_i x_i + sum_j B_ij x_j + D_i u_i + E_i w about the operating point (zero where none is given)."""
+    """x_i+ = A_i x_i + sum_j B_ij x_j + D_i u_i + sum_j F_ij u_j + E_i w about the operating point (default zero)."""
     disturbances = tuple(config.plant.disturbances)
     sizes = {name: (len(v.states), len(v.inputs)) for name, v in variables.items()}
     starts = dict(zip(sizes, np.cumsum([[0, 0], *sizes.values()], axis=0)[:-1].tolist(), strict=True))
@@ -135,6 +135,8 @@ def _network_from_agent_matrices(config: PlantConfig, variables: dict[str, Agent
         for other, block in agent.matrices.B.items():
             A[rows, starts[other][0] : starts[other][0] + sizes[other][0]] = block
         B[rows, starts[name][1] : starts[name][1] + sizes[name][1]] = agent.matrices.D
+        for other, block in agent.matrices.F.items():
+            B[rows, starts[other][1] : starts[other][1] + sizes[other][1]] = block
         if agent.matrices.E is not None:
             names = disturbances if agent.matrices.disturbances is None else agent.matrices.disturbances
             E[np.ix_(range(rows.start, rows.stop), [disturbances.index(d) for d in names])] = agent.matrices.E

@@ -194,11 +194,12 @@ class Actuator(Section):
 
 
 class Matrices(Section):
-    """x_i+ = A x_i + sum_j B_j x_j + D u_i + E w, with w the named disturbances (all of the plant by default)."""
+    """x_i+ = A x_i + sum_j B_j x_j + D u_i + sum_j F_j u_j + E w, w the named disturbances (by default all)."""
 
     A: MatrixRows
     B: dict[Name, MatrixRows] = {}
     D: MatrixRows
+    F: dict[Name, MatrixRows] = {}
     E: MatrixRows | None = None
     disturbances: list[Name] | None = None
 
@@ -347,4 +348,4 @@ class Simulation(Section):
     disturbances: dict[Name, Realisation] = {}
     drifts: dict[Name, Number] = {}
     faults: list[Fault] = []
-    liars: dict[Name, Literal["greedy", "silent", "overdraw", "counterfeit"]] = {}  # about shared resources
+    liars: dict[Name, Literal["greedy", "silent", "overdraw", "counterfeit"]] = {}  # about resources

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,14 @@ def whole(settings: Settings, name: str, least: int) -> int:
     return value
 
 
+def wired(states: Iterable[str], inputs: Iterable[str]) -> dict[str, Any]:
+    """Sections `sensors` and `actuators` of an agent: a topic of plain numbers for each state and input."""
+    return {
+        "sensors": [{"topic": name, "type": "std_msgs/Float64", "state": name} for name in states],
+        "actuators": [{"topic": name, "type": "std_msgs/Float64", "input": name} for name in inputs],
+    }
+
+
 def _word(value: Any) -> str:
     return ",".join(str(v) for v in value) if isinstance(value, (list, tuple)) else str(value)
 
@@ -133,4 +141,4 @@ def _flow(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.9g}"
-    return str(value)
+    return f'"{value}"' if isinstance(value, str) and value.isdigit() else str(value)  # the unit "1" is a word

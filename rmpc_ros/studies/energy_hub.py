@@ -10,19 +10,13 @@ import matplotlib
 import numpy as np
 
 from rmpc_ros.errors import ConfigError
-from rmpc_ros.network.cases.energy_hub import (
-    Prosumer,
-    energy_network,
-    hourly_prices,
-    read_prosumer,
-    synthetic_prosumer,
-    two_hour_sums,
-)
+from rmpc_ros.network.cases.energy_hub import energy_network, hourly_prices, read_prosumer
 from rmpc_ros.network.design import NetworkDesign, design_network
 from rmpc_ros.network.graph import topology
 from rmpc_ros.network.report import conservatism_report, design_summary, privacy_report
 from rmpc_ros.network.rolling import roll
 from rmpc_ros.network.simulate import check_by_simulation
+from rmpc_ros.plants.energy_hub import Prosumer, synthetic_prosumer, two_hour_sums
 from rmpc_ros.studies.registry import Settings, Study
 
 matplotlib.use("Agg")

@@ -10,12 +10,13 @@ import matplotlib
 import numpy as np
 
 from rmpc_ros.errors import InfeasibleError
-from rmpc_ros.network.cases.supply_chain import closed_form, draw_supply, supply_network
+from rmpc_ros.network.cases.supply_chain import closed_form, supply_network
 from rmpc_ros.network.design import NetworkDesign, design_network
 from rmpc_ros.network.model import Network
 from rmpc_ros.network.report import design_summary
 from rmpc_ros.network.rolling import roll
 from rmpc_ros.network.simulate import check_by_simulation
+from rmpc_ros.plants.supply_chain import draw_supply
 from rmpc_ros.studies.registry import Settings, Study
 
 matplotlib.use("Agg")

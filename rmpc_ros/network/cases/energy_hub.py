@@ -10,7 +10,6 @@ abs(s) <= 1, the receiver stays inside. Twelve steps of two hours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +18,10 @@ from rmpc_ros.errors import DataError
 from rmpc_ros.network.affine_table import Matrix, Vector
 from rmpc_ros.network.graph import Graph
 from rmpc_ros.network.model import Agent, Constraint, Cost, Coupling, Disturbance, Network, Signal
+from rmpc_ros.plants.energy_hub import STEPS, Prosumer, battery, relative_deviation, two_hour_sums
 
-STEPS = 12
 RETURN_COST, TRANSFER_COST = 0.5, 0.2
 UNIT = 1.0 / 360.0  # of the data files' power columns
-
-
-@dataclass(frozen=True)
-class Prosumer:
-    """Two-hour sums of mean load and pv (12,), their relative deviations (12,), and the battery's capacity."""
-
-    name: str
-    load: Vector
-    pv: Vector
-    load_deviation: Vector
-    pv_deviation: Vector
-    capacity: float
 
 
 def hourly_prices() -> Vector:
@@ -42,17 +29,6 @@ def hourly_prices() -> Vector:
     h = np.arange(1, 25)
     price: Vector = 18 - np.tanh(h) + np.tanh(h - 4) - 2 * np.tanh(h - 6) + 4 * np.tanh(h - 17) - 4 * np.tanh(h - 24)
     return price
-
-
-def two_hour_sums(hourly: Vector) -> Vector:
-    """(24,) -> (12,)."""
-    return np.asarray(hourly.reshape(STEPS, 2).sum(axis=1), float)
-
-
-def _deviation(mean: Vector, std: Vector) -> Vector:
-    """Mean over the two hours of std/mean, halved; hours without a mean have none."""
-    ratio = np.divide(std, mean, out=np.zeros(24), where=mean > 0)
-    return np.asarray(ratio.reshape(STEPS, 2).mean(axis=1) / 2, float)
 
 
 def read_prosumer(folder: Path, number: int) -> Prosumer:
@@ -81,28 +57,9 @@ def read_prosumer(folder: Path, number: int) -> Prosumer:
         f"prosumer{number}",
         two_hour_sums(load[0]),
         two_hour_sums(pv[0]),
-        _deviation(load[0], load[1]),
-        _deviation(pv[0], pv[1]),
+        relative_deviation(load[0], load[1]),
+        relative_deviation(pv[0], pv[1]),
         float(tables["battery"][0]),
-    )
-
-
-def synthetic_prosumer(number: int, seed: int = 0) -> Prosumer:
-    """A made-up household: evening and morning peaks, a bell of sunshine, a battery of some hours of its mean load."""
-    rng = np.random.default_rng([seed, number])
-    h = np.arange(24) + 0.5
-    scale, sun = rng.uniform(0.5, 1.5), rng.uniform(1.0, 4.0)
-    shift = rng.uniform(-1.5, 1.5)
-    load = scale * (0.6 + 0.5 * np.exp(-(((h - 8 - shift) / 2) ** 2)) + 1.2 * np.exp(-(((h - 19 - shift) / 2.5) ** 2)))
-    pv = sun * np.maximum(0.0, np.cos((h - 12.5) * np.pi / 12)) ** 1.5
-    spread = rng.uniform(0.2, 0.5, 2)
-    return Prosumer(
-        f"prosumer{number}",
-        two_hour_sums(load),
-        two_hour_sums(pv),
-        _deviation(load, spread[0] * load),
-        _deviation(pv, spread[1] * pv),
-        float(rng.uniform(5.0, 12.0)),
     )
 
 
@@ -121,7 +78,8 @@ def _agent(i: int, prosumers: list[Prosumer], graph: Graph, prices: Vector, exch
     p = prosumers[i]
     givers = graph.followers(i) if exchange else ()
     takers = graph.neighbours(i) if exchange else ()
-    nu = 1 + len(givers)
+    A, D = battery(len(givers))
+    nu = D.shape[1]
     grid = np.eye(nu)[[0]]
     pays = TRANSFER_COST * np.concatenate([[0.0], np.ones(len(givers))])
     buying = np.array([grid[0] + pays, -RETURN_COST * grid[0] + pays])
@@ -132,8 +90,8 @@ def _agent(i: int, prosumers: list[Prosumer], graph: Graph, prices: Vector, exch
     generator = np.array([p.pv_deviation * p.pv, -p.load_deviation * p.load]).T
     return Agent(
         p.name,
-        A=np.eye(1),
-        D=np.ones((1, nu)),
+        A=A,
+        D=D,
         E=generator[:, None, :],
         x0=np.zeros(1),
         disturbance=Disturbance.box([-1, -1], [1, 1]),
