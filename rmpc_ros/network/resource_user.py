@@ -90,8 +90,8 @@ class ResourceUser:
     ----------
     design, fixed : of the agent
     resource : design of the resource
-    lie : for tests of the others: "greedy" wishes for everything and gives nothing, "silent" stops answering after
-        ten steps, "overdraw" ignores its share, "counterfeit" gives what it has not
+    lie : for tests of the others: "greedy" wishes for twice what it can use, "silent" stops answering after ten
+        steps, "overdraw" ignores its share, "counterfeit" gives what it has not
 
     Attributes
     ----------
@@ -175,7 +175,6 @@ class ResourceUser:
         None where nothing is said.
         """
         self.problem.begin(fixed)
-        self._judge(step)
         everybody = self._wishes(step)
         targets = self._iterate(step, everybody)
         mine = self.index
@@ -186,7 +185,7 @@ class ResourceUser:
             wish = self.book.shares()[mine].copy()
         wish = np.maximum(wish, 0.0)
         if self._lie == "greedy":
-            wish = np.full(self.horizon, self.resource.most[mine])
+            wish = np.full(self.horizon, 2 * self.resource.most[mine])
         elif decision is not None and decision.mode == "optimal" and step >= self._quiet:
             self._give(decision, wish, everybody)
         given = self.book.given[mine].copy()
@@ -208,31 +207,6 @@ class ResourceUser:
         if step < self._quiet or (self._lie == "silent" and step >= 10):
             return None
         return said
-
-    def _judge(self, step: int) -> None:
-        """Name who asks for more than it has at a price that nothing can be worth to it.
-
-        What a user's promise may force it to draw lies inside its share, and beyond the dearest price it wants no more.
-        The pull of the exchange lets a wish lag behind the price by what the whole range of an input weighs.
-        """
-        resource, heard = self.resource, self._past.get(step - DELAY, {})
-        mine = heard.get(self.design.name)
-        if mine is None:
-            return
-        shares = self.book.shares()
-        price = _aligned(mine.price, mine.first, step, self.horizon)
-        for i, user in enumerate(resource.users):
-            said = heard.get(user)
-            if said is None or user == self.design.name:
-                continue
-            bound = resource.dearest[i] + resource.rho / resource.scale**2 * resource.most[i]
-            wish = _aligned(said.wish, said.first, step, self.horizon)
-            if np.any((price > bound) & (wish > shares[i] + 1e-3 * resource.capacity)):
-                self.named.setdefault(
-                    user,
-                    f"'{user}' asks for {np.max(wish):.6g} {resource.unit} of {resource.name}, more than its share, at "
-                    f"prices up to {np.max(price):.3g}; nothing can be worth more than {bound:.3g} to it",
-                )
 
     @property
     def suspects(self) -> dict[str, str]:

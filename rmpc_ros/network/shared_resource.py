@@ -43,8 +43,7 @@ class ResourceDesign:
     weights : (m,) g, resource per unit of that input
     guaranteed : (m,) what the backup law may need in the invariant box
     fair : (m,) share of who neither gives nor takes; the rest of the capacity in equal parts
-    most : (m,) use at the input's limit: nobody can wish for more
-    dearest : (m,) price above which nothing inside the user's invariant box is worth a unit of the resource
+    most : (m,) what law and authority together can draw, within the input's limit: nobody can wish for more
     scale : typical use, in which wishes are compared
     rho : of the exchange
     """
@@ -58,7 +57,6 @@ class ResourceDesign:
     guaranteed: Vector
     fair: Vector
     most: Vector
-    dearest: Vector
     scale: float
     rho: float
 
@@ -72,18 +70,17 @@ def design_resource(name: str, resource: Resource, designs: Mapping[str, AgentDe
         The capacity does not cover the guaranteed parts.
     """
     users = tuple(resource.users)
-    inputs, weights, guaranteed, most, dearest, scales = [], [], [], [], [], []
+    inputs, weights, guaranteed, most, scales = [], [], [], [], []
     for user in users:
         design = designs[user]
         ((drawn, weight),) = resource.users[user].items()
         n = design.input_names.index(drawn)
-        law = float(np.abs(design.model.K[n]) @ design.terminal[: design.nx])
+        law, authority = float(np.abs(design.model.K[n]) @ design.terminal[: design.nx]), design.terminal[design.nx + n]
         inputs.append(n)
         weights.append(weight)
         scales.append(weight * design.scale[design.nx + n])
         guaranteed.append(weight * float(design.steady_input[n]) + scales[-1] * law)
-        most.append(weight * float(design.input_upper[n]))
-        dearest.append(_dearest(design, n) / scales[-1])
+        most.append(min(weight * float(design.input_upper[n]), guaranteed[-1] + scales[-1] * authority))
     rest = resource.capacity - sum(guaranteed)
     if rest < 0:
         parts = ", ".join(f"{user} {part:.6g}" for user, part in zip(users, guaranteed, strict=True))
@@ -101,24 +98,9 @@ def design_resource(name: str, resource: Resource, designs: Mapping[str, AgentDe
         np.array(guaranteed),
         np.array(guaranteed) + rest / len(users),
         np.array(most),
-        np.array(dearest),
         float(np.mean(scales)),
         resource.rho,
     )
-
-
-def _dearest(design: AgentDesign, n: int) -> float:
-    """Largest |df/du| per normalised unit of input n over the invariant box and the authority, any target inside."""
-    fixed = design.build_fixed()
-    nu, box = design.nu, design.terminal
-    H, F = fixed.prediction.quadratic(design.cost)
-    zeta = np.zeros(design.model.ng)
-    for other in design.neighbours.values():
-        zeta[other.columns] = other.terminal
-    known = np.concatenate([box[: design.nx], np.tile(zeta, fixed.N), box[: design.nx], np.ones(nu)])
-    back = np.linalg.inv(fixed.prediction.u_v[n::nu, n::nu]).T
-    steepest = np.abs(back @ H[n::nu]) @ np.tile(box[design.nx :], fixed.N) + np.abs(back @ F[n::nu]) @ known
-    return float(np.max(steepest))
 
 
 @dataclass(frozen=True)
@@ -165,6 +147,7 @@ class Book:
         self.given = np.zeros((m, m, horizon))
         self.newest: dict[str, Statement] = {}
         self._waiting: dict[str, Statement] = {}
+        self._since: dict[str, int] = {}  # step of the first statement of an agent that waits
 
     def advance(self, step: int) -> None:
         """Make `step` the first column; what lies beyond the last one is untouched: nothing is given."""
@@ -179,7 +162,7 @@ class Book:
     @property
     def unproven(self) -> list[str]:
         """Users whose statements have rested for long on gifts that nobody has made."""
-        return [agent for agent, said in self._waiting.items() if self.step - said.step > PATIENCE]
+        return [agent for agent in self._waiting if self.step - self._since[agent] > PATIENCE]
 
     def give(self, agent: str, gifts: Matrix) -> None:
         """Enter own gifts (m, N), from the first column on, before they are stated."""
@@ -203,6 +186,7 @@ class Book:
             return
         waiting = self._waiting.get(said.agent)
         if waiting is None or said.step > waiting.step:
+            self._since[said.agent] = self._since[said.agent] if waiting is not None else said.step
             self._waiting[said.agent] = said
         self._settle()
 
@@ -218,7 +202,7 @@ class Book:
         i, room = design.users.index(said.agent), ROUNDING * design.capacity
         if np.any(said.wish > design.most[i] + room):
             raise PromiseError(
-                f"'{said.agent}' asks for {np.max(said.wish):.6g} {design.unit} of {design.name}; its input can draw "
+                f"'{said.agent}' asks for {np.max(said.wish):.6g} {design.unit} of {design.name}; it can use "
                 f"{design.most[i]:.6g} at most"
             )
         left = design.fair[i] - said.given.sum(axis=0) + said.taken.sum(axis=0)
