@@ -247,6 +247,7 @@ def summary(config: PlantConfig, namespace: str = "", run: str = "") -> dict[str
         "run": run,
         "period": config.period,
         "seed": config.simulation.seed,
+        "prices": config.learning.prices.model_dump(mode="json") if config.learning is not None else None,
         "agents": agents,
     }
 

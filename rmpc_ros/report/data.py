@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rmpc_ros.record import read_bag, read_summary
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
+SUBJECTS = ("uncertainty", "model", "policy")
 LEVELS = ("OK", "WARN", "ERROR", "STALE")
 
 
@@ -47,6 +49,17 @@ class Status:
     values: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Published:
+    """An update that a learner published."""
+
+    time: float
+    subject: str
+    agent: str
+    version: int
+    certificate: dict[str, Any]
+
+
 @dataclass
 class AgentData:
     """Everything recorded of one agent, by step; vectors in the plant file's units.
@@ -57,6 +70,7 @@ class AgentData:
     transform : (nx, nx) coordinates in which it promises
     measured, truth : (nx,); applied, commanded : (nu,)
     promises : newest commitment of each step
+    versions : (set, model, policy) in force, where the agent learned
     """
 
     states: list[dict[str, Any]]
@@ -69,6 +83,7 @@ class AgentData:
     commanded: dict[int, Vector] = field(default_factory=dict)
     promises: dict[int, ForecastSet] = field(default_factory=dict)
     reports: dict[int, Step] = field(default_factory=dict)
+    versions: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     def limits(self, what: str) -> tuple[Vector, Vector]:
         """Lower and upper limits of "states" or "inputs"; infinite where there is none."""
@@ -110,6 +125,8 @@ class RunData:
     period: float
     agents: dict[str, AgentData]
     statuses: list[Status]
+    prices: dict[str, Any] | None = None  # the plant file's, where it has some
+    updates: list[Published] = field(default_factory=list)
 
     @property
     def steps(self) -> int:
@@ -132,10 +149,17 @@ def read_run(bag: Path) -> RunData:
     }
     by_topic = {f"{what['base']}/{name}/{kind}": (agents[name], kind) for name in agents for kind in _TAKE}
     statuses: list[Status] = []
+    published: dict[tuple[str, str, int], Published] = {}
+    learned = {f"{what['base']}/{name}/{subject}_update": (name, subject) for name in agents for subject in SUBJECTS}
     for entry in read_bag(bag):
         if entry.topic in by_topic:
             agent, kind = by_topic[entry.topic]
             _TAKE[kind](agent, entry.message)
+        elif entry.topic in learned:
+            name, subject = learned[entry.topic]
+            found = _published(entry.stamp * 1e-9, subject, name, entry.message)
+            if found is not None:
+                published.setdefault((name, subject, found.version), found)
         elif entry.topic == "/diagnostics":
             statuses += [
                 Status(
@@ -149,7 +173,16 @@ def read_run(bag: Path) -> RunData:
             ]
     if not any(a.measured or a.truth for a in agents.values()):
         raise DataError(f"{bag}: no measurement was recorded")
-    return RunData(what["plant"], what["run"], what["seed"], what["period"], agents, statuses)
+    return RunData(
+        what["plant"],
+        what["run"],
+        what["seed"],
+        what["period"],
+        agents,
+        statuses,
+        what.get("prices"),
+        list(published.values()),
+    )
 
 
 def _measured(agent: AgentData, message: Any) -> None:
@@ -205,6 +238,25 @@ def _reported(agent: AgentData, message: Any) -> None:
     )
 
 
+def _learned(agent: AgentData, message: Any) -> None:
+    agent.versions[int(message.step)] = (
+        int(message.set_version),
+        int(message.model_version),
+        int(message.policy_version),
+    )
+
+
+def _published(time: float, subject: str, agent: str, message: Any) -> Published | None:
+    """An update; None for one whose certificate cannot be read: what agents made of it is on /diagnostics."""
+    try:
+        certificate = json.loads(message.certificate_json)
+    except json.JSONDecodeError:
+        return None
+    if "made_at" not in certificate:  # not of our learner
+        return None
+    return Published(time, subject, agent, int(message.version), certificate)
+
+
 _TAKE = {
     "measurement": _measured,
     "estimate": _estimated,
@@ -213,4 +265,5 @@ _TAKE = {
     "command": _commanded,
     "forecast": _promised,
     "report": _reported,
+    "transition": _learned,
 }

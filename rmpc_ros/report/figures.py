@@ -10,6 +10,7 @@ import numpy as np
 
 from rmpc_ros.network.decision import CONTROLLERS, MODES
 from rmpc_ros.report.data import AgentData, RunData, Vector
+from rmpc_ros.report.learning import learning_figures
 
 ROUNDING = 1e-9  # of a limit's range: what arithmetic may add to a value at its limit
 TOLERANCE = 1e-6  # of a promise, relative to its terminal half-width
@@ -43,6 +44,7 @@ def figures(run: RunData) -> dict[str, Any]:
         "rejected_messages": sum(_rejected(run).values()),
         "deadlines_missed": sum(a["deadlines_missed"] for a in agents.values()),
         "not_recorded": sum(a["not_recorded"] for a in agents.values()),
+        **learning_figures(run),
     }
 
 

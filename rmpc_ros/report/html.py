@@ -11,6 +11,7 @@ import numpy as np
 from rmpc_ros.network.decision import CONTROLLERS, MODES
 from rmpc_ros.report.data import AgentData, RunData
 from rmpc_ros.report.events import Happening, silent_spans
+from rmpc_ros.report.learning import learning_section
 from rmpc_ros.report.panels import Panels, axis, library
 from rmpc_ros.report.picture import promised_series
 
@@ -41,6 +42,8 @@ def page(run: RunData, figures: Mapping[str, Any], events: Sequence[Happening]) 
     for name in run.agents:
         plots = agent_panels(run, name).html(f"plot-{name}")
         sections.append(f"<section><h2>{escape(name)}</h2>{_explain()}{plots}</section>")
+    if "learning" in figures:
+        sections.insert(2, learning_section(run, figures["learning"]))
     title = escape(f"{run.plant}: report of run {run.run}")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
