@@ -119,7 +119,7 @@ class PidMpcBank:
             xi = np.concatenate([x - self._x, memory])
             before = self._applied[design.input]
             try:
-                move = problem.move(xi, before, r).du
+                move = problem.move(xi, before, r, x).du
             except SolverError as error:
                 move = float(-(problem.system.K @ xi)[0])
                 troubles.append(f"input {design.input}: {error} ({error.status}); the PID's own move")
@@ -137,7 +137,7 @@ class PidMpcBank:
 
 def _problem(design: LoopDesign) -> PidMpc:
     system = augment(design.process, design.settings)
-    return PidMpc(system, _cost(system, design), design.settings, design.limits, design.horizon)
+    return PidMpc(system, _cost(system, design), design.settings, design.limits, design.horizon, design.process)
 
 
 def _cost(system: PidSystem, design: LoopDesign) -> StageCost:

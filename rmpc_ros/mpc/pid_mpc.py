@@ -216,10 +216,18 @@ class PidMpc:
     settings : limits of u and du
     limits : limits of y
     horizon : N moves and N predicted outputs
+    process : where given, the limits are on  y_t = C A^t x + sum_s C A^{t-1-s} B u_s  from the measured state itself,
+        disturbances at rest; else on the increments' prediction, in which the disturbance of now goes on
     """
 
     def __init__(
-        self, system: PidSystem, cost: StageCost, settings: PidSettings, limits: OutputLimits, horizon: int
+        self,
+        system: PidSystem,
+        cost: StageCost,
+        settings: PidSettings,
+        limits: OutputLimits,
+        horizon: int,
+        process: SampledProcess | None = None,
     ) -> None:
         if horizon < 1:
             raise ConfigError(f"PID-MPC horizon = {horizon}: must be 1 or more")
@@ -228,14 +236,23 @@ class PidMpc:
         self._plan = -np.linalg.solve(self.condensed.H, self.condensed.h)
         N, m = horizon, system.F.shape[0]
         sums = np.tril(np.ones((N, N)))
-        zero = np.zeros((N, m + 2))
-        before, target = zero.copy(), zero.copy()
-        before[:, m], target[:, m + 1] = 1.0, 1.0
-        outputs = np.hstack([self.condensed.free, zero[:, m:]]) + target
-        forced, slack = self.condensed.forced, np.eye(N)
+        n = 0 if process is None else process.A.shape[0]
+        zero = np.zeros((N, m + 2 + n))
+        before, outputs = zero.copy(), zero.copy()
+        before[:, m] = 1.0
+        if process is None:
+            outputs[:, :m], outputs[:, m + 1] = self.condensed.free, 1.0
+            forced = self.condensed.forced
+        else:
+            powers = [np.linalg.matrix_power(process.A, t) for t in range(N + 1)]
+            outputs[:, m + 2 :] = np.vstack([process.C @ power for power in powers[1:]])
+            response = [float((process.C @ power @ process.B)[0, 0]) for power in powers[:-1]]
+            forced = linalg.toeplitz(response, np.zeros(N)) @ sums
+            outputs[:, m] = forced[:, 0]
+        self._outputs, self._forced, slack = outputs, forced, np.eye(N)
         scale = limits.penalty * float(np.max(np.diag(self.condensed.H)))
         H = linalg.block_diag(self.condensed.H, scale * np.eye(N))
-        gradient = np.vstack([np.hstack([self.condensed.h, np.zeros((N, 2))]), zero])
+        gradient = np.vstack([np.hstack([self.condensed.h, np.zeros((N, 2 + n))]), zero])
         A = np.block([[sums, np.zeros((N, N))], [forced, -slack], [forced, slack]])
         none = np.full(N, np.inf)
         upper0 = [
@@ -258,7 +275,7 @@ class PidMpc:
         self._gradient, self._gradient0 = gradient, np.concatenate([np.zeros(N), np.full(N, scale)])
         self._shift, self._upper, self._lower = sides, np.concatenate(upper0), np.concatenate(lower0)
 
-    def move(self, xi: Vector, applied: float, setpoint: float) -> PidMpcMove:
+    def move(self, xi: Vector, applied: float, setpoint: float, x: Vector | None = None) -> PidMpcMove:
         """Optimal move.
 
         Parameters
@@ -266,6 +283,7 @@ class PidMpc:
         xi : (m,)
         applied : input in force, u_{k-1}; clipped to its limits, since a limit may just have been lowered
         setpoint : r
+        x : (n,) measured state, where the problem has a `process`
 
         Raises
         ------
@@ -273,19 +291,19 @@ class PidMpc:
         """
         s = self.settings
         inside = min(max(applied, s.input_lower), s.input_upper)
-        p = np.concatenate([xi, [inside, setpoint]])
+        p = np.concatenate([xi, [inside, setpoint], [] if x is None else x])
         shift = self._shift @ p
         self._qp.update(self._gradient @ p + self._gradient0, self._upper + shift, self._lower + shift)
         moves = self._qp.solve().v[: self.horizon]
         plan = self._plan @ xi
-        limited = self._meets_limit(plan, xi, inside, setpoint)
+        limited = self._meets_limit(plan, p, inside)
         outputs = self.condensed.free @ xi + self.condensed.forced @ moves
         return PidMpcMove(float(moves[0]) + inside - applied, float(-(self.system.K @ xi)[0]), limited, outputs)
 
-    def _meets_limit(self, plan: Vector, xi: Vector, applied: float, setpoint: float) -> bool:
+    def _meets_limit(self, plan: Vector, p: Vector, applied: float) -> bool:
         s, y = self.settings, self.limits
         inputs = applied + self._sums @ plan
-        outputs = setpoint + self.condensed.free @ xi + self.condensed.forced @ plan
+        outputs = self._outputs @ p + self._forced @ plan
         return bool(
             np.any(np.abs(plan) > s.move_limit)
             or np.any((inputs > s.input_upper) | (inputs < s.input_lower))

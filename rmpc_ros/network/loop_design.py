@@ -7,7 +7,8 @@ model of that state alone,
     y+ = a y + b u,   closed-loop time tauc = the shortest of a row of multiples of the period with  Ms <= 1.7
 
 where Ms is the peak of the sensitivity of the loop on all the agent's states (neighbours at rest). Source: Skogestad
-2003, `mpc.simc`.
+2003, `mpc.simc`. The PID-MPC sees the limits of that state less what the own disturbance can add within a period: the
+jump that comes next cannot be seen, so there must be room for it.
 """
 
 from __future__ import annotations
@@ -68,10 +69,14 @@ def reach(design: AgentDesign) -> Vector:
 
 def own_block(design: AgentDesign) -> tuple[Matrix, Matrix]:
     """A (nx, nx), B (nx, nu) of the agent's physical states without its backup law, normalised, neighbours at rest."""
-    model, nx = design.model, design.nx
-    to_states = (design.inverse_transform * design.scale[:nx]) / reach(design)[:, None]
+    model, to_states = design.model, _to_states(design)
     A = to_states @ (model.A - model.B @ model.K) @ np.linalg.inv(to_states)
     return A, to_states @ model.B
+
+
+def _to_states(design: AgentDesign) -> Matrix:
+    """States in the loops' units of the normalised coordinates, (nx, nx)."""
+    return np.asarray((design.inverse_transform * design.scale[: design.nx]) / reach(design)[:, None])
 
 
 def _pairs(design: AgentDesign, B: Matrix, given: Mapping[str, PidLoop]) -> list[int]:
@@ -113,10 +118,11 @@ def _loop(design: AgentDesign, A: Matrix, B: Matrix, u: int, state: int, given: 
         )
     else:
         settings = _tuned(process, A[state, state], B[state, u], given, extra, where)
-    steady = design.steady_state[state]
+    steady, up = design.steady_state[state], _to_states(design)[state : state + 1]
+    push = design.model.disturbance_support(np.vstack([up, -up]))
     limits = OutputLimits(
-        float((design.state_lower[state] - steady) / unit[state]),
-        float((design.state_upper[state] - steady) / unit[state]),
+        min(float((design.state_lower[state] - steady) / unit[state] + push[1]), 0.0),
+        max(float((design.state_upper[state] - steady) / unit[state] - push[0]), 0.0),
     )
     return LoopDesign(u, state, settings, process, limits, design.horizon, given.blend, float(design.cost.R[u, u]))
 
