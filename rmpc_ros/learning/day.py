@@ -133,6 +133,11 @@ class RobustDays:
             np.array([min(1.0, result.violations / result.steps)]),
         )
 
+    def input_scale(self, agent: str) -> Array:
+        """Physical units (nu,) per unit of the agent's normalised inputs."""
+        design = self._agents[agent].design
+        return np.asarray(design.scale[design.nx :])
+
     def _promised(self, agent: str, decision: Decision) -> tuple[float, float]:
         """Centre and half-width of the agent's promise about its moved coordinate, mean over the horizon."""
         design, forecast, n = self._agents[agent].design, decision.forecast, self._moved[agent]

@@ -1,0 +1,136 @@
+"""A short plan with the learned value of the catalyst at its end, against a short and a four times longer one without.
+
+The plans are those of the economic MPC over days (`learning/planner.py`); the real robust controllers live the days, on
+campaigns that neither the surrogate nor the value has seen, paired by seed. `share_recovered` is the gain of the short
+plan with the value over the short one without, as a share of the long one's gain. The times are CPU times of planning
+one day for one campaign, in this run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmpc_ros.config import load_plant
+from rmpc_ros.config.shipped import shipped_plant
+from rmpc_ros.errors import ConfigError
+from rmpc_ros.learning.campaign import Campaigns
+from rmpc_ros.learning.case import learning_case
+from rmpc_ros.learning.day import RobustDays
+from rmpc_ros.learning.evaluate import Outcome, confidence_interval, live
+from rmpc_ros.learning.planner import Planner
+from rmpc_ros.learning.surrogate import identify_surrogate
+from rmpc_ros.learning.terminal_value import learn_value
+from rmpc_ros.studies.registry import Settings, Study
+
+Array = NDArray[np.float64]
+LONGER = 4
+
+
+def run(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Identify, learn the value, live the campaigns."""
+    del folder
+    if settings["campaigns"] < 2:
+        raise ConfigError(f"campaigns = {settings['campaigns']}: confidence intervals need at least 2")
+    case = learning_case(load_plant(shipped_plant(settings["plant"])))
+    days = RobustDays(case)
+    surrogate = identify_surrogate(case, days, settings["seed"], settings["windows"])
+    began = time.process_time()
+    short = int(settings["horizon"])
+    rounds, campaigns = settings["rounds"], settings["training_campaigns"]
+    value = learn_value(case, days.targets, surrogate, short, settings["seed"], rounds, campaigns)
+    learned = time.process_time() - began
+    planners = {
+        "short": Planner(case, days.targets, surrogate, short),
+        "long": Planner(case, days.targets, surrogate, LONGER * short),
+        "short_with_value": Planner(case, days.targets, surrogate, short, value),
+    }
+    seeds = range(settings["first_seed"], settings["first_seed"] + settings["campaigns"])
+    result: dict[str, Any] = dict(settings) | {"long_horizon": LONGER * short, "learning_cpu_s": learned}
+    times: dict[str, list[float]] = {name: [] for name in planners}
+    for label, harsh in (("campaign", False), ("harsh", True)):
+        outcomes = {
+            name: [live(case, days.targets, days, _timed(planner, times[name]), seed, harsh) for seed in seeds]
+            for name, planner in planners.items()
+        }
+        result[label] = _compare(outcomes)
+    solve = {name: 1e3 * float(np.median(values)) for name, values in times.items()}
+    grid = np.linspace(value.floor, value.fresh, 5)
+    decays = {"file": value.decay, "harsh": value.decay * case.learning.campaign.catalyst.harsh}
+    return result | {
+        "share_recovered": min(result[label]["share_recovered"] for label in ("campaign", "harsh")),
+        "solve_ms": solve,
+        "solve_time_ratio": solve["short_with_value"] / solve["short"],
+        "long_solve_time_ratio": solve["long"] / solve["short"],
+        "value_over_floor": {
+            name: (value(grid, np.array(decay)) - value(grid[:1], np.array(decay))).tolist()
+            for name, decay in decays.items()
+        },
+        "activities": grid.tolist(),
+    }
+
+
+def _timed(planner: Planner, times: list[float]) -> Any:
+    def act(observations: Array, campaigns: Campaigns) -> Array:
+        began = time.process_time()
+        actions = planner.act(observations, campaigns)
+        times.append(time.process_time() - began)
+        return actions
+
+    return act
+
+
+def _compare(outcomes: dict[str, list[Outcome]]) -> dict[str, Any]:
+    profit = {name: np.array([o.profit for o in rows]) for name, rows in outcomes.items()}
+    gains = {name: profit[name] - profit["short"] for name in ("long", "short_with_value")}
+    long, recovered = (float(gains[name].mean()) for name in ("long", "short_with_value"))
+    return {
+        "profit_per_hour": {name: float(values.mean()) for name, values in profit.items()},
+        "gain_over_short": {"long": long, "short_with_value": recovered},
+        "gain_over_short_ci95": {name: confidence_interval(values) for name, values in gains.items()},
+        "share_recovered": recovered / long if long > 0 else float("nan"),
+        "regenerations": {n: float(np.mean([o.regenerations for o in rows])) for n, rows in outcomes.items()},
+        "quality_hours": {n: float(np.mean([o.quality_hours for o in rows])) for n, rows in outcomes.items()},
+        "violation_hours": {n: float(np.mean([o.violation_hours for o in rows])) for n, rows in outcomes.items()},
+    }
+
+
+def table(result: dict[str, Any]) -> Iterable[str]:
+    """Lines for people."""
+    days = {"short": result["horizon"], "long": result["long_horizon"], "short_with_value": result["horizon"]}
+    for label in ("campaign", "harsh"):
+        rows = result[label]
+        yield f"{label}: {result['campaigns']} campaigns, real controllers; profit per hour [95 % confidence]"
+        heads = f"{'over short':>26} {'regen.':>7} {'violation h':>12} {'solve ms':>9}"
+        yield f"{'plan':18} {'days':>4} {'profit':>9} {heads}"
+        for name, profit in rows["profit_per_hour"].items():
+            gain = ""
+            if name in rows["gain_over_short"]:
+                low, high = rows["gain_over_short_ci95"][name]
+                gain = f"{rows['gain_over_short'][name]:8.1f} [{low:6.1f}, {high:6.1f}]"
+            yield (
+                f"{name:18} {days[name]:4} {profit:9.1f} {gain:>26} {rows['regenerations'][name]:7.2f} "
+                f"{rows['violation_hours'][name]:12.1f} {result['solve_ms'][name]:9.2f}"
+            )
+        yield f"share of the long plan's gain recovered: {rows['share_recovered']:.2f}"
+
+
+STUDY = Study(
+    {
+        "plant": "reactor_separator_campaign",
+        "horizon": 3,
+        "campaigns": 10,
+        "first_seed": 1000,
+        "windows": 120,
+        "rounds": 4,
+        "training_campaigns": 128,
+        "seed": 0,
+    },
+    run,
+    table,
+)
