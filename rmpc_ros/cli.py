@@ -224,6 +224,25 @@ def mode(
 
 
 @app.command()
+def setpoint(
+    agent: Annotated[str, typer.Argument(help="Agent of a running plant.")],
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="[STATE=VALUE]...", help="In the plant file's units; without, ask.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of the run [default: the newest].")] = None,
+    plant: Annotated[
+        Path | None, typer.Option("--plant", help="Plant file, where something else runs the plant.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Move the set-points of an agent while the plant runs."""
+    from rmpc_ros.run import setpoint as command
+
+    result, lines = command.move(agent, values or [], run, plant)
+    emit(result, as_json, lines)
+
+
+@app.command()
 def report(
     bag: Annotated[Path, typer.Argument(help="Folder of a recorded run, or of its bag.")],
     out: Annotated[Path | None, typer.Option("--out", help="Where the files go [default: beside the bag].")] = None,

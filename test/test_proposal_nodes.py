@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from rmpc_ros.msg import ForecastSet
 
 from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
+from rmpc_ros.errors import ConfigError
 from rmpc_ros.network.journal import Journal
 from rmpc_ros.network.proposal import from_record
 from rmpc_ros.nodes import qos
@@ -28,6 +32,7 @@ from rmpc_ros.nodes.agent import AgentNode
 from rmpc_ros.nodes.monitor import MonitorNode
 from rmpc_ros.nodes.plant import PlantNode
 from rmpc_ros.nodes.process import make_executor, node_class
+from rmpc_ros.run import setpoint
 
 pytestmark = pytest.mark.processes
 
@@ -49,8 +54,13 @@ def ros() -> Iterator[None]:
         rclpy.try_shutdown()
 
 
-def run(say: Say, folder: Path | None) -> tuple[dict[str, Any], dict[str, list[ForecastSet]]]:
-    """Plant, agents and monitor in this process; `say` after every step. Returns nodes and what agents have said."""
+def run(
+    say: Say, folder: Path | None, client: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, list[ForecastSet]], str]:
+    """Plant, agents and monitor in this process; `say` after every step, then a client that asks reactor1.
+
+    Returns nodes, what agents have said, and the client's output.
+    """
     config = load_plant(FILE)
     outer = f"prop{next(RUNS)}"
     specs = bringup.node_specs(config, FILE, run="r", duration=36.0 * STEPS, executor="single", namespace=outer)
@@ -86,13 +96,21 @@ def run(say: Say, folder: Path | None) -> tuple[dict[str, Any], dict[str, list[F
         executor.spin_once(timeout_sec=0.1)
     for _ in range(300):
         executor.spin_once(timeout_sec=0.0)
+    output = ""
+    if client:
+        name = f"/{outer}/reactor_separator/reactor1/agent/"
+        words = [sys.executable, "-m", "rmpc_ros.nodes.setpoint_client", name, *client]
+        asking = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        while asking.poll() is None and time.monotonic() < until:
+            executor.spin_once(timeout_sec=0.1)
+        output = asking.communicate(timeout=5)[0]
     for node in nodes.values():
         node.stop()
     for node in [*nodes.values(), ear]:
         executor.remove_node(node)
         node.destroy_node()
     assert isinstance(plant, PlantNode) and plant.exit_status == 0
-    return nodes, spoken
+    return nodes, spoken, output
 
 
 def numbers(node: AgentNode, part: str) -> dict[str, str]:
@@ -111,10 +129,13 @@ def test_a_moved_set_point_is_proposed_acknowledged_adopted_and_told(tmp_path: P
             results.append(agent.set_parameters([Parameter("setpoint.T1", value=resting + 0.03)])[0])
             results.append(agent.set_parameters([Parameter("setpoint.T1", value=float("nan"))])[0])
 
-    nodes, spoken = run(move, tmp_path)
+    nodes, spoken, told_client = run(move, tmp_path, ["xA1=0.5", "T1=446.3"])
     far, near, bad = results
     assert not far.successful and "in this direction at most T1 = " in far.reason
     assert near.successful
+    answer = json.loads(told_client)  # all or none
+    assert not answer["success"] and "xA1 = 0.5" in answer["message"]
+    assert answer["setpoints"]["T1"] == pytest.approx(float(nodes["reactor1"].design.steady_state[2]) + 0.03)
     assert not bad.successful and "finite" in bad.reason
     reactor1 = nodes["reactor1"]
     assert reactor1.controller.design.x_ref[2] == pytest.approx(0.03 / reactor1.design.scale[2])
@@ -140,6 +161,17 @@ def test_a_moved_set_point_is_proposed_acknowledged_adopted_and_told(tmp_path: P
     assert all(not nodes[name].diagnostics.rejected for name in ("reactor1", "reactor2", "separator", "monitor"))
 
 
+@pytest.mark.parametrize("word", ["T1", "=4", "T1=warm", "T1=nan"])
+def test_a_set_point_that_is_no_number_is_refused_before_anybody_is_asked(word: str) -> None:
+    with pytest.raises(ConfigError, match="write STATE=VALUE"):
+        setpoint.move("reactor1", [word], None, None)
+
+
+def test_a_set_point_of_nobody_is_one_clear_error() -> None:
+    with pytest.raises(ConfigError, match="no agent 'reactor9'; there are reactor1, reactor2, separator"):
+        setpoint.move("reactor9", [], None, FILE)
+
+
 def test_without_a_journal_an_agent_neither_asks_nor_answers() -> None:
     def move(k: int, nodes: dict[str, Any]) -> None:
         if k == MOVED:
@@ -147,7 +179,7 @@ def test_without_a_journal_an_agent_neither_asks_nor_answers() -> None:
             value = float(agent.design.steady_state[2]) + 0.03
             assert agent.set_parameters([Parameter("setpoint.T1", value=value)])[0].successful
 
-    nodes, spoken = run(move, None)
+    nodes, spoken, _ = run(move, None)
     kinds = {m.kind for messages in spoken.values() for m in messages}
     assert kinds == {ForecastSet.COMMITMENT}
     assert numbers(nodes["reactor1"], "proposals")["proposed"] == "0"

@@ -50,6 +50,29 @@ def change(agent: str, mode: str, run: Path | None, plant: Path | None) -> tuple
     RmpcError
         The agent is not reached, or refuses.
     """
+    answer = asked(agent, run, plant, f"mode of {agent}", "rmpc_ros.nodes.mode_client", "set_mode", mode)
+    if not answer["success"]:
+        raise RmpcError(f"mode of {agent} stays {answer['mode']}: {answer['message']}")
+    result = {"agent": agent, "mode": answer["mode"]}
+    return result, [f"{agent}: {answer['mode']}{' from the next step on' if mode else ''}"]
+
+
+def asked(agent: str, run: Path | None, plant: Path | None, what: str, client: str, *words: str) -> dict[str, Any]:
+    """What a node of a running plant answers.
+
+    Parameters
+    ----------
+    agent, run, plant : as for `change`
+    what : is asked, for messages
+    client : module that asks, run with the full name of the node with the first word appended, then the other words
+
+    Raises
+    ------
+    ConfigError
+        There is no such run or agent.
+    RmpcError
+        The agent is not reached.
+    """
     environment: dict[str, str] = {}
     if plant is not None:
         config = load_plant(plant)
@@ -58,9 +81,8 @@ def change(agent: str, mode: str, run: Path | None, plant: Path | None) -> tuple
         base, agents, environment = _running(run)
     if agent not in agents:
         raise ConfigError(f"no agent {agent!r}; there are {', '.join(agents)}")
-    service = f"{base}/{agent}/agent/set_mode"
     done = subprocess.run(
-        [sys.executable, "-m", "rmpc_ros.nodes.mode_client", service, mode],
+        [sys.executable, "-m", client, f"{base}/{agent}/agent/{words[0]}", *words[1:]],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -68,12 +90,9 @@ def change(agent: str, mode: str, run: Path | None, plant: Path | None) -> tuple
         check=False,
     )
     if done.returncode:
-        raise RmpcError(f"mode of {agent}: {_last(done.stderr)}")
+        raise RmpcError(f"{what}: {_last(done.stderr)}")
     answer: dict[str, Any] = json.loads(done.stdout)
-    if not answer["success"]:
-        raise RmpcError(f"mode of {agent} stays {answer['mode']}: {answer['message']}")
-    result = {"agent": agent, "mode": answer["mode"]}
-    return result, [f"{agent}: {answer['mode']}{' from the next step on' if mode else ''}"]
+    return answer
 
 
 def _running(run: Path | None) -> tuple[str, list[str], dict[str, str]]:
