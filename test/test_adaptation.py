@@ -149,7 +149,7 @@ def test_the_loop_narrows_promises_in_closed_loop_and_keeps_limits(config, desig
 
 
 def test_study_reports_what_the_issue_asks(tmp_path):
-    result = STUDY.run({**STUDY.defaults, "steps": 360, "seeds": 1}, tmp_path)
+    result = STUDY.run({**STUDY.defaults, "steps": 450, "seeds": 1}, tmp_path)
     assert result["violations"] == {"off": 0, "on": 0}
     assert result["promise_narrower"]["before"] > 0
     assert result["broken_share"] < 0.02

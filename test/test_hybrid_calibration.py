@@ -69,7 +69,7 @@ def test_learned_mpc_keeps_the_radius_from_the_limit_and_its_inputs_inside():
 
 
 def test_calibration_study_covers_and_keeps_the_limit(tmp_path):
-    settings = {**calibration.STUDY.defaults, "steps": 1500, "training": 150, "kind": "linear"}
+    settings = {**calibration.STUDY.defaults, "steps": 1500, "seeds": 1, "training": 150, "kind": "linear"}
     result = calibration.run(settings, tmp_path)
     assert abs(result["coverage"]["0.9"] - 0.9) <= 0.02 and abs(result["coverage"]["0.95"] - 0.95) <= 0.02
     assert result["violations"] <= result["epsilon"]
@@ -92,6 +92,14 @@ def test_hybrid_online_halves_the_physics_error_after_a_change(tmp_path):
 
 
 def test_learning_benchmark_reports_every_part(tmp_path):
-    result = learn.run({"repeats": 20, "features": 20, "kind": "linear", "horizon": 3}, tmp_path)
+    result = learn.run({"repeats": 20, "features": 20, "kind": "linear", "horizon": 3, "loop_steps": 40}, tmp_path)
     assert result["states"] == 3 and result["rebuild_over_swap"] > 3
-    assert set(result["parts"]) >= {"update", "linearise", "swap_in_newer_model", "rebuild_functions"}
+    assert result["compile_over_adopt"] > 1 and result["control_step_learning_over_plain"] > 0
+    assert set(result["parts"]) >= {
+        "loop_after_command",
+        "adopt_set",
+        "update",
+        "linearise",
+        "swap_in_newer_model",
+        "rebuild_functions",
+    }

@@ -17,7 +17,7 @@ class Adaptation(Section):
     coverage: Share = 0.995  # long-run share of one-step residuals inside the set in force
     gamma: Share = 0.003  # step of the adaptive conformal recursion; below 1 - coverage one miss is no infinite radius
     window: Annotated[int, Field(ge=50)] = 300  # residuals kept
-    least: Annotated[int, Field(ge=20)] = 60  # residuals before the first set, and after a drift
+    least: Annotated[int, Field(ge=20)] = 100  # residuals before the first set, and after a drift
     every: Count = 5  # steps between adoptions; growth does not wait
     inflation: Annotated[Number, Field(ge=1)] = 1.15  # on the calibrated radius
     rate: Positive = 0.1  # most that a bound of the set moves inwards per adoption, as a share of the design's

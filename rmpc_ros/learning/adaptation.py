@@ -106,7 +106,7 @@ class Adaptation:
         self._mean = MeanLearner(design, settings) if settings.model == "linear" else None
         self._before: tuple[int, Vector, Mapping[str, Vector], Vector, Vector] | None = None
         self._wanted = np.full(design.nx, np.inf)
-        self._calibrated_once = False
+        self._calibrated_once = self._missed = False
         self._centre = np.zeros(design.nx)
         self._inside = 0
         self.counts = dict.fromkeys(("residuals", "outliers", "skipped", "drifts", "adopted", "refused"), 0)
@@ -167,9 +167,9 @@ class Adaptation:
         if self._mean is not None:
             self._mean.observe(x, u, passed.zeta, design.normalise(after), (step + 1) * design.period)
         if self._calibrated_once:  # also where the radius is infinite: not missing it is what makes it finite again
-            missed = bool(np.any(np.abs(residual - self._centre) > self._wanted + room))
-            self._conformal.update(missed)
-            if self._cusum.update(missed):
+            self._missed = bool(np.any(np.abs(residual - self._centre) > self._wanted + room))
+            self._conformal.update(self._missed)
+            if self._cusum.update(self._missed):
                 return self._react("drift: the calibrated set was missed too often")
         return ""
 
@@ -182,6 +182,7 @@ class Adaptation:
         self._passed.extend(recent)
         self._wild.clear()
         self._wanted, self._calibrated_once = np.full(self._half.size, np.inf), False
+        self._centre = np.zeros(self._half.size)
         if self._mean is not None:
             self._mean.drifted()
         return reason
@@ -194,13 +195,17 @@ class Adaptation:
         if self._mean is not None and step % s.certify == 0 and self._mean.judge(self._feasible):
             return self._adopt("learned mean adopted")
         mean = self._learned()
+        if mean is not None:
+            self._centre = self._predicted()
+        if step % s.every and not self._missed:
+            return ""
+        self._missed = False
         self._wanted, self._calibrated_once = self._calibrated(mean), True
-        self._centre = np.zeros(self._half.size) if mean is None else self._predicted(mean)
         now = present.radius / self._unit
         target = np.minimum(self._wanted, self._half)
         if np.any(target > now + CHANGE * self._half):
             return self._adopt("grown")
-        if step % s.every == 0 and np.any(target < now - CHANGE * self._half):
+        if np.any(target < now - CHANGE * self._half):
             return self._adopt("adopted")
         return ""
 
@@ -209,10 +214,10 @@ class Adaptation:
             return None
         return LearnedMean(self._mean.certified)
 
-    def _predicted(self, mean: LearnedMean) -> Vector:
+    def _predicted(self) -> Vector:
         """Mean for the step that was just decided, cut as the controller cuts it."""
         used, present = self._agent.disturbance.used, self._agent.disturbance.present
-        return np.asarray((used.lowest - present.lowest) / self._unit) if mean else np.zeros(self._half.size)
+        return np.asarray((used.lowest - present.lowest) / self._unit)
 
     def _calibrated(self, mean: LearnedMean | None) -> Vector:
         """Half-widths (nx,), infinite where the calibration says so."""
@@ -235,9 +240,16 @@ class Adaptation:
         return Box(low * self._unit, high * self._unit)
 
     def _adopt(self, event: str) -> str:
-        mean = self._learned()
+        mean, members = self._learned(), self._box(self._learned())
+        if event == "grown":  # around the set in force: what its other coordinates hold is still believed
+            present = self._agent.disturbance.present
+            low, high = self._low * self._unit, self._high * self._unit
+            members = Box(
+                np.clip(np.minimum(members.lower, present.lowest), low, high),
+                np.clip(np.maximum(members.upper, present.highest), low, high),
+            )
         try:
-            self._agent.set_disturbance(self._box(mean), mean, self._settings.rate)
+            self._agent.set_disturbance(members, mean, self._settings.rate)
         except (SetError, SolverError) as error:
             self.counts["refused"] += 1
             return f"refused: {error}"

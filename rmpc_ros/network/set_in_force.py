@@ -61,7 +61,7 @@ class SetInForce:
             )
         before = self.present, self.mean, self.grown, self.used
         self._use(certified(self._design, self._problem, members, self.design_set, self.present, rate), mean)
-        if try_it and not self.present.grows_beyond(before[0]):  # a larger set is taken in any case: it is the truth
+        if try_it and before[0].grows_beyond(self.present):  # a set around the old one is taken in any case: it is safe
             try:
                 self._controller.solve()
             except SolverError as error:

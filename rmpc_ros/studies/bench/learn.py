@@ -2,7 +2,8 @@
 
 One agent with three states and 64 features (the first reactor of the reactor-separator plant, its neighbours' states as
 disturbances). Compared in the same run with the bare numpy update of the layer and with building the model's CasADi
-functions anew, which is what a design with the weights compiled in would have to do in every step.
+functions anew, which is what a design with the weights compiled in would have to do in every step. `_learning_loop`
+times the whole loop around the agents' control steps.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rmpc_ros.models.hybrid import HybridModel, Structure, Transitions, fit_hybr
 from rmpc_ros.models.physics import Physics
 from rmpc_ros.plants import reactor_separator
 from rmpc_ros.studies import _worn_reactor
+from rmpc_ros.studies.bench._learning_loop import bench as bench_loop
 from rmpc_ros.studies.registry import Settings, Study
 
 Vector = NDArray[np.float64]
@@ -107,6 +109,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         ),
         "rebuild_functions": timed(rebuild, max(count // 50, 3)),
     }
+    loop = bench_loop(int(settings["loop_steps"]))
     return {
         "states": 3,
         "features": s.features.count,
@@ -116,7 +119,8 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         "relinearise_ms": parts["swap_in_newer_model"]["median_ms"],
         "rebuild_over_swap": parts["rebuild_functions"]["median_ms"] / parts["swap_in_newer_model"]["median_ms"],
         "update_over_layer_alone": parts["update"]["median_ms"] / parts["layer_alone"]["median_ms"],
-        "parts": parts,
+        **{name: value for name, value in loop.items() if name != "parts"},
+        "parts": parts | loop["parts"],
     }
 
 
@@ -125,11 +129,16 @@ def table(result: dict[str, Any]) -> Iterable[str]:
     yield f"{result['states']} states, {result['features']} features ({result['kind']})"
     for name, t in result["parts"].items():
         yield f"{name:22} median {t['median_ms']:8.3f} ms   p99 {t['p99_ms']:8.3f} ms"
+    yield (
+        f"control step with the learning loop over without: median {result['control_step_learning_over_plain']:.2f}, "
+        f"p99 {result['control_step_learning_over_plain_p99']:.2f}"
+    )
+    yield f"compiling the agent's problem anew costs {result['compile_over_adopt']:.0f} times adopting a set"
     yield f"building the functions anew costs {result['rebuild_over_swap']:.0f} times a re-linearisation"
 
 
 STUDY = Study(
-    defaults={"repeats": 500, "features": 64, "kind": "network", "horizon": 10},
+    defaults={"repeats": 500, "features": 64, "kind": "network", "horizon": 10, "loop_steps": 240},
     run=run,
     table=table,
 )
