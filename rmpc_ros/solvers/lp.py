@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import highspy
 import numpy as np
@@ -39,9 +40,14 @@ class LpSolution:
 
     x: Vector
     objective: float
-    row_dual: Vector
     gap: float
     bound: float
+    raw: highspy.HighsSolution | None = field(repr=False)  # its lists become arrays when they are asked for
+
+    @cached_property
+    def row_dual(self) -> Vector:
+        """See the class."""
+        return np.empty(0) if self.raw is None else np.array(self.raw.row_dual)
 
 
 class LinearProgram:
@@ -201,9 +207,9 @@ class LinearProgram:
         return LpSolution(
             x=np.array(solution.col_value),
             objective=objective,
-            row_dual=np.empty(0) if self._mixed else np.array(solution.row_dual),
             gap=float(info.mip_gap) if self._mixed else 0.0,
             bound=float(info.mip_dual_bound) if self._mixed else objective,
+            raw=None if self._mixed else solution,
         )
 
 
