@@ -97,17 +97,20 @@ def transition_from(message: msg.Transition, peers: Peers, window: Window = ANY_
     if [len(values) for values in raw] != list(fields.values()) or not np.isfinite(together).all():
         for field, size in fields.items():  # which one it is
             check.floats(field, (size,))
-    parts = np.split(together, np.cumsum([nx, nx, nu, nx, *sizes]))
-    state, next_state, applied, disturbance, *others, rewards = parts
+    at = 3 * nx + nu
+    others = {}
+    for name, size in zip(names, sizes, strict=True):
+        others[name] = together[at : at + size]
+        at += size
     return Transition(
         agent=str(message.agent),
         step=step,
-        state=state,
-        next_state=next_state,
-        input=applied,
-        neighbours=dict(zip(names, others, strict=True)),
-        disturbance=disturbance,
-        rewards=dict(zip(terms, rewards.tolist(), strict=True)),
+        state=together[:nx],
+        next_state=together[nx : 2 * nx],
+        input=together[2 * nx : 2 * nx + nu],
+        neighbours=others,
+        disturbance=together[2 * nx + nu : 3 * nx + nu],
+        rewards=dict(zip(terms, together[at:].tolist(), strict=True)),
         versions=Versions(int(message.set_version), int(message.model_version), int(message.policy_version)),
     )
 

@@ -42,6 +42,7 @@ class LearnerNode(ManagedNode):
         Param("store", "", "database of transitions and versions; made where it does not exist"),
         Param("capacity", CAPACITY, "most transitions kept, the oldest go first", low=1, high=10**9),
         Param("policy", "", "policy file to try first, as a canary like every other"),
+        Param("think", True, "learn from what is stored; false: store and acknowledge only"),
         Param("seed", 0, "of everything random in learning", low=0, high=2**31),
     )
 
@@ -130,7 +131,8 @@ class LearnerNode(ManagedNode):
             "store", OK, f"{len(self.store)} transitions of at most {self.store.capacity}", **self._tally
         )
         self._tell_acknowledged()
-        self.learner.add(batch)
+        if self.values["think"]:
+            self.learner.add(batch)
 
     def _tell_acknowledged(self) -> None:
         steps = self.store.acknowledged(self.run)
@@ -143,6 +145,8 @@ class LearnerNode(ManagedNode):
     def tick(self, now: float) -> None:
         """Store what came, think, publish."""
         self._flush()
+        if not self.values["think"]:
+            return
         try:
             for update in self.learner.think():
                 self._publish(update, update.agents)
