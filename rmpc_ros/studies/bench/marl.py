@@ -1,15 +1,20 @@
 """Throughput of learning: campaigns on the surrogate and with the real controllers, storing, and deciding.
 
 `surrogate_speedup` compares the two ways to live the same days in this run. The step rate counts the whole loop (plant,
-three controllers, bookkeeping). `ingest_per_s` is what the store takes in synced batches, without any ROS transport;
-`json_per_s` beside it is what encoding alone would allow.
+three controllers, bookkeeping). `store_per_s` is what the store takes in synced batches; `ingest_per_s` is what a real
+learner node takes over DDS from another process, checks, stores and acknowledges, per second of its CPU time, and
+`ingest_wall_per_s` the same per second of wall time, which on a busy machine is less (null where ROS is missing).
 """
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +23,7 @@ import numpy as np
 
 from rmpc_ros.config import load_plant
 from rmpc_ros.config.shipped import shipped_plant
+from rmpc_ros.errors import RmpcError
 from rmpc_ros.learning.campaign import ACTIONS, Campaigns, observation_size
 from rmpc_ros.learning.case import LearningCase, learning_case
 from rmpc_ros.learning.day import DayModel, RobustDays
@@ -41,7 +47,8 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     steps = days.steps - before
     quick = _days_per_second(case, days.targets, surrogate, settings["campaigns"], case.learning.campaign.days)
     batch = _transitions(settings["batch"])
-    ingest, encode = _ingest_per_second(batch, settings["batches"])
+    store = _store_per_second(batch, settings["batches"])
+    ingest = _ingest(shipped_plant(settings["plant"]), settings["ros_steps"])
     policies = {
         kind: _policy_ms(case, Actor(kind, len(case.agents), observation_size(case), ACTIONS)) for kind in KINDS
     }
@@ -50,11 +57,12 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         "surrogate_agent_steps_per_s": quick * agents,
         "mpc_plant_steps_per_s": robust * steps / settings["days"],
         "surrogate_speedup": quick / robust,
-        "ingest_per_s": ingest,
-        "json_per_s": encode,
+        "store_per_s": store,
+        "ingest_per_s": ingest.get("ingest_ros_per_cpu_s"),
+        "ingest_wall_per_s": ingest.get("ingest_ros_per_s"),
         "policy_ms": max(policies.values()),
         "policy_ms_by_kind": policies,
-        "clock": "CPU time of this process; ingest: wall time, every batch synced to disk",
+        "clock": "CPU time of this process; ingest: of the learner's; store: wall time, every batch synced to disk",
     }
 
 
@@ -78,23 +86,27 @@ def _transitions(count: int) -> list[Transition]:
     ]
 
 
-def _ingest_per_second(batch: list[Transition], batches: int) -> tuple[float, float]:
+def _store_per_second(batch: list[Transition], batches: int) -> float:
     with TemporaryDirectory() as folder, TransitionStore(Path(folder) / "store.db") as store:
         began = time.perf_counter()
         for k in range(batches):
             store.insert(f"run{k}", batch)
         stored = batches * len(batch) / (time.perf_counter() - began)
         assert len(store) == batches * len(batch)
-    vectors = ("state", "next_state", "input", "disturbance")
-    plain = [
-        {name: getattr(t, name).tolist() for name in vectors}
-        | {"neighbours": {name: x.tolist() for name, x in t.neighbours.items()}, "rewards": dict(t.rewards)}
-        for t in batch
-    ]
-    began = time.perf_counter()
-    for content in plain:
-        json.dumps(content)
-    return stored, len(plain) / (time.perf_counter() - began)
+    return stored
+
+
+def _ingest(plant: Path, steps: int) -> dict[str, float]:
+    """The learner node's own measurement, in processes of its own; empty where ROS is missing."""
+    if steps == 0 or find_spec("rclpy") is None:
+        return {}
+    environment = {"ROS_DOMAIN_ID": "95", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"} | os.environ
+    words = [sys.executable, "-m", "rmpc_ros.nodes.ingest", str(plant), str(steps)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode != 0:
+        raise RmpcError(f"the learner's ingest could not be measured: {done.stderr.strip()[-300:]}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def _policy_ms(case: LearningCase, actor: Actor) -> float:
@@ -115,7 +127,10 @@ def table(result: dict[str, Any]) -> Iterable[str]:
     yield f"surrogate   {result['surrogate_agent_steps_per_s']:12.0f} agent-steps/s"
     yield f"real MPC    {result['mpc_plant_steps_per_s']:12.0f} plant steps/s"
     yield f"ratio       {result['surrogate_speedup']:12.0f} times as many days per second"
-    yield f"store       {result['ingest_per_s']:12.0f} transitions/s (JSON alone: {result['json_per_s']:.0f}/s)"
+    yield f"store       {result['store_per_s']:12.0f} transitions/s"
+    if result["ingest_per_s"] is not None:
+        wall = f"{result['ingest_wall_per_s']:.0f}/s of wall time"
+        yield f"from ROS    {result['ingest_per_s']:12.0f} transitions per CPU second of the learner ({wall})"
     yield f"policy      {result['policy_ms']:12.3f} ms"
 
 
@@ -127,6 +142,7 @@ STUDY = Study(
         "campaigns": 500,
         "batch": 500,
         "batches": 10,
+        "ros_steps": 5000,
     },
     run,
     table,
