@@ -403,7 +403,7 @@ def test_wrong_words_are_answered_with_the_right_ones(capsys) -> None:
 
 
 def test_benchmark_prints_what_it_promises(tmp_path: Path, capsys) -> None:
-    small = ["windows=34", "days=2", "campaigns=20", "batch=50", "batches=2"]
+    small = ["windows=34", "days=2", "campaigns=20", "batch=50", "batches=2", "ros_steps=300"]
     assert main(["bench", "marl", "--set", *small, "--out", str(tmp_path), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     for name in ("surrogate_agent_steps_per_s", "mpc_plant_steps_per_s", "ingest_per_s", "policy_ms"):
