@@ -127,7 +127,7 @@ def fit(
 
 @app.command("fit-model")
 def fit_model(
-    log: Annotated[Path, typer.Argument(help="CSV log: time in seconds, then a column per state and input.")],
+    log: Annotated[Path, typer.Argument(help="CSV log (time in seconds, a column per state and input) or a bag.")],
     plant: PlantFile,
     kind: Annotated[str, typer.Option("--kind", help="Residual: network, inducing or linear.")] = "network",
     parameters: Annotated[str, typer.Option("--parameters", help="Physical parameters to fit, comma-separated.")] = "",

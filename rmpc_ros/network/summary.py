@@ -55,7 +55,8 @@ def summarise_design(config: PlantConfig) -> dict[str, Any]:
             }
             for n, coordinate in enumerate(variables.coordinates)
         }
-    return {"room": float(network.boxes.room), "agents": agents}
+    stated = None if config.estimator is None else {k: float(v) for k, v in config.estimator.error.items()}
+    return {"room": float(network.boxes.room), "estimation_error": stated, "agents": agents}
 
 
 def design_lines(design: dict[str, Any]) -> Iterator[str]:
@@ -65,4 +66,7 @@ def design_lines(design: dict[str, Any]) -> Iterator[str]:
         for key, v in coordinates.items():
             share = f"{100 * v['share']:5.1f} %" if np.isfinite(v["limit"]) else "no limit"
             yield f"    {name:12} {key:12} {v['half_width']:>10.4g}  {share:>8}  {v['model_error']:.2g}"
+    if design["estimation_error"] is not None:
+        shown = ", ".join(f"{name} {value:g}" for name, value in design["estimation_error"].items())
+        yield f"  limits are guaranteed while the states controlled with are this near to the true ones: {shown or '0'}"
     yield "  the guarantee exists and the plant starts inside it"
