@@ -203,6 +203,11 @@ def topics(config: PlantConfig, namespace: str = "", learning: bool = False) -> 
                 Topic(f"{own}/{subject}_update", f"rmpc_ros/{subject.capitalize()}Update", "UPDATE")
                 for subject in ("uncertainty", "model", "policy")
             ]
+        join = config.network.join
+        if join is not None:
+            found.append(Topic(f"{own}/connection", "rmpc_ros/ForecastSet", "PROMISE"))
+            if name == join.agent:
+                found += [Topic(f"{own}/{word}", "std_msgs/Bool", "UPDATE") for word in ("connect", "connected")]
         if any(name in resource.users for resource in config.resources.values()):
             found.append(Topic(f"{own}/share", "rmpc_ros/Share", "PROMISE"))
         wires: list[Sensor | Actuator] = [*agent.sensors, *agent.actuators]

@@ -294,6 +294,13 @@ class Cooperation(Section):
     deadline: Fraction = 0.5  # share of the agent's own deadline that the rounds may take
 
 
+class Join(Section):
+    """An agent that the file describes apart, coupled to nobody, and that may join: the plant's parameters then."""
+
+    agent: Name
+    parameters: dict[Name, Number | list[Number]]
+
+
 class Network(Section):
     """What agents agree on and how long they wait (wall time)."""
 
@@ -302,6 +309,7 @@ class Network(Section):
     deadline: Seconds = 5.0
     wait: Seconds = 1.0
     cooperation: Cooperation = Cooperation()
+    join: Join | None = None
 
 
 class Resource(Section):

@@ -112,6 +112,28 @@ def plan_join(apart: PlantConfig, joined: PlantConfig, newcomer: str) -> JoinPla
     return JoinPlan(newcomer, hosts, designs, parts)
 
 
+def joined_plant(apart: PlantConfig) -> PlantConfig:
+    """The plant file with the parameters of `network.join`.
+
+    Raises
+    ------
+    ConfigError
+        There is no such section, or agents negotiate about their objectives, where a connection has no place.
+    """
+    join = apart.network.join
+    if join is None:
+        raise ConfigError("network.join is missing: it says who may join, and the plant's parameters then")
+    modes = {name: agent.mode or apart.controller.mode for name, agent in apart.agents.items()}
+    cooperating = [name for name, mode in modes.items() if mode in ("cooperative", "learned")]
+    if cooperating:
+        raise ConfigError(f"network.join: {', '.join(cooperating)} cooperates; write controller: {{mode: robust}}")
+    parameters = {**apart.plant.parameters, **join.parameters}
+    joined = apart.model_copy(update={"plant": apart.plant.model_copy(update={"parameters": parameters})})
+    for name in ("linear", "nonlinear"):
+        joined.__dict__.pop(name, None)  # derived from the parameters before
+    return joined
+
+
 def _check_pair(apart: PlantConfig, joined: PlantConfig, newcomer: str) -> None:
     before, after = apart.linear, joined.linear
     if newcomer not in before.agents:

@@ -12,7 +12,7 @@ joined    it may exist in every step for which `may_connect` says so
 leaving   first the connection is cut, then the newcomer promises 0 again: sets shrink, nobody is asked
 
 Loss, delay, re-ordering, duplicates and crashes of hosts are dealt with by the rules of `proposal`. A newcomer that
-crashes while it is joined has to be started as joined: the connection exists, whatever it remembers.
+crashes while it is joined has to be started as joined (`connected`): the connection exists, whatever it remembers.
 """
 
 from __future__ import annotations
@@ -37,18 +37,19 @@ class Newcomer:
     ----------
     plan : of the join
     patience : steps until a request is given up
+    connected : the connection exists already (a start after a crash)
 
     Attributes
     ----------
     refused_by : hosts whose word was missing when the last request was given up; empty before
     """
 
-    def __init__(self, plan: JoinPlan, patience: int = 20) -> None:
+    def __init__(self, plan: JoinPlan, patience: int = 20, connected: bool = False) -> None:
         self._plan, self._patience = plan, patience
         self._proposer = Proposer(plan.hosts)
         self._wish = False
         self._asked_from = 0  # first step of the connection in the request
-        self._from: int | None = None  # first step at which it may exist; None: never
+        self._from: int | None = 0 if connected else None  # first step at which it may exist; None: never
         self.refused_by: tuple[str, ...] = ()
 
     @property
@@ -70,6 +71,11 @@ class Newcomer:
         """The connection has been cut: promise so from the next step on."""
         self._proposer.withdraw()
         self._from, self._wish = None, False
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Hosts whose word is missing."""
+        return tuple(sorted(self._proposer.missing))
 
     def hear(self, answer: ForecastSet) -> None:
         """Take in an acknowledgement."""

@@ -31,7 +31,7 @@ from rmpc_ros.network.decision import MODES, Decision
 from rmpc_ros.network.journal import Journal, facts_of
 from rmpc_ros.network.ladder import LadderAgent
 from rmpc_ros.network.proposal import from_record, to_record
-from rmpc_ros.nodes import convert, qos
+from rmpc_ros.nodes import convert, joining, qos
 from rmpc_ros.nodes.agent_part import AgentPart
 from rmpc_ros.nodes.checks import Layout, Peers, Window
 from rmpc_ros.nodes.cooperation import Rounds
@@ -127,10 +127,14 @@ class AgentNode(ManagedNode):
         self._outputs = [self.create_publisher(wire.kind, wire.topic, qos.SENSOR) for wire in self._actuators]
         self._last: tuple[int, Any, Any] | None = None
         self._policy = self.create_service(GetPolicy, "~/get_policy", self._on_get_policy)
-        followers = tuple(name for name, design in designs.items() if self.agent in design.neighbours)
+        followers = tuple(
+            name
+            for name, design in designs.items()
+            if self.agent in design.neighbours and self.agent in self.config.agents[name].neighbours
+        )
         self.proposals = Proposals(self, followers)
         self.parts: list[AgentPart] = [Modes(self), self.proposals, Setpoints(self)]
-        self.parts += [Shares(self, designs), Rounds(self, followers)]
+        self.parts += [Shares(self, designs), Rounds(self, followers), *joining.parts_of(self)]
         self.estimating: Estimating | None = None
         if self.config.estimator is not None:
             from rmpc_ros.nodes.estimation import Estimating  # as below

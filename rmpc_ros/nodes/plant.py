@@ -28,6 +28,7 @@ from rmpc_ros.nodes.actuator import ActuatorSide
 from rmpc_ros.nodes.checks import Layout, Peers, Window, packed
 from rmpc_ros.nodes.designed import designed
 from rmpc_ros.nodes.diagnostics import ERROR, OK, WARN
+from rmpc_ros.nodes.joining import Connection
 from rmpc_ros.nodes.managed import ManagedNode
 from rmpc_ros.nodes.parameters import Param
 from rmpc_ros.nodes.process import main as run_node
@@ -93,6 +94,7 @@ class PlantNode(ManagedNode):
                 (w, self.create_publisher(w.kind, self._full(name, w.topic), qos.SENSOR)) for w in wires
             ]
         self._clock_out = self.create_publisher(Clock, "/clock", qos.CLOCK)
+        self.connection = Connection(self) if self.config.network.join is not None else None
         self.headers: Headers | None = None
         if self.config.resources:
             self.headers = Headers(self, self.config, designed(self.values["plant"])[1], self.peers)
@@ -113,6 +115,8 @@ class PlantNode(ManagedNode):
         self._due = False
         if self.headers is not None:
             self.headers.open()
+        if self.connection is not None:
+            self.connection.open()
         self._told = 0.0
         self._opened = time.monotonic()
         self.inputs: dict[str, Readings] = {}

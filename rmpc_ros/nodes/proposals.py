@@ -34,7 +34,7 @@ class Proposals(AgentPart):
     def __init__(self, node: AgentNode, followers: tuple[str, ...]) -> None:
         super().__init__(node)
         self.followers = followers if node.journal is not None else None
-        self._waiting: dict[tuple[str, str, int], ForecastSet] = {}
+        self._waiting: dict[tuple[str, str, int, int], ForecastSet] = {}
 
     def open(self) -> None:
         """Listen to who relies on us but is not relied on; the node itself listens to the neighbours."""
@@ -44,14 +44,14 @@ class Proposals(AgentPart):
             node.listen(Message, f"{node.base}/{name}/forecast", partial(node.on_forecast, name), qos.PROMISE)
 
     def heard(self, forecast: ForecastSet) -> None:
-        """A proposal or an acknowledgement: used in a later step than it was made, as promises are."""
+        """A proposal, an acknowledgement, or a newcomer's word: used in a later step than it was made."""
         if self.followers is not None:
-            self._waiting[forecast.agent, forecast.kind, forecast.iteration] = forecast
+            self._waiting[forecast.agent, forecast.kind, forecast.iteration, forecast.step] = forecast
 
     def prepare(self, inputs: Inputs) -> None:
         """Hand over what was said in earlier steps."""
         due = {key: forecast for key, forecast in self._waiting.items() if forecast.step < inputs.step}
-        for key, forecast in due.items():
+        for key, forecast in sorted(due.items(), key=lambda entry: entry[0][3]):
             del self._waiting[key]
             try:
                 self.node.controller.receive(forecast)
