@@ -36,7 +36,7 @@ from rmpc_ros.learning.replay import Replay
 from rmpc_ros.learning.residual_fit import fit_residuals, rows_needed
 from rmpc_ros.learning.series import Series, Stretch
 from rmpc_ros.learning.transition import Transition
-from rmpc_ros.learning.update import Subject, Update
+from rmpc_ros.learning.update import SUBJECTS, Subject, Update
 from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.network.residual_set import design_bounds
 
@@ -70,6 +70,7 @@ class Learner:
     ledger : what was published before
     seed : of training
     first : a policy to try before any is trained here
+    subjects : what is learned
 
     Raises
     ------
@@ -86,6 +87,7 @@ class Learner:
         ledger: Ledger,
         seed: int = 0,
         first: Policy | None = None,
+        subjects: tuple[Subject, ...] = SUBJECTS,
     ) -> None:
         if config.learning is None:
             raise ConfigError(f"plant '{config.plant.name}' has no section 'learning': nothing to learn for")
@@ -93,7 +95,7 @@ class Learner:
         self.plant, self.designs, self.ledger, self.seed = config.plant.name, dict(designs), ledger, seed
         self.series = Series(config, designs, MEMORY)
         self.replay = Replay(config, self.series)
-        self._agents = tuple(designs)
+        self._agents, self._subjects = tuple(designs), subjects
         self._first = first if not ledger.entries("policy") else None
         if first is not None:
             self._check_first(first)
@@ -125,7 +127,9 @@ class Learner:
         self._heard, found = newest, []
         if newest >= self._looked + LOOK:
             self._looked = newest
-            found = self._policies()
+            found = self._policies() if "policy" in self._subjects else []
+        if "uncertainty" not in self._subjects:
+            return found
         if newest >= self._improved + self.options.every:
             self._improved = newest
             found += self._residuals(self._agents)

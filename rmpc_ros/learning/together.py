@@ -90,9 +90,12 @@ class Together:
         return run(self.agents, self._plant, steps, first_step=self._plant.steps, watch=self._watch)
 
     def hand(self, update: Update, step: int) -> None:
-        """Give an update to the agents that it is for; who refuses it is written down."""
-        if update.subject not in self._subjects:
-            return
+        """Give an update of the learner to the agents that it is for; who refuses it is written down."""
+        if update.subject in self._subjects:
+            self.give(update, step)
+
+    def give(self, update: Update, step: int = 0) -> None:
+        """Give an update to the agents that it is for, whatever they take from the learner."""
         for name in update.agents or self.agents:
             try:
                 self.students[name].adopt(update, self.students[name].check(update))
