@@ -211,8 +211,8 @@ class Agent:
             Wrong dimension, not finite, not inside the design's set; or the controller's feedback is not "fixed". The
             set in force stays.
         InfeasibleError, NumericalError
-            The robust problem has no solution with it for the data in force. The set in force stays; but a set that
-            grows is always taken, and the next step withdraws a promise that cannot be kept with it.
+            The robust problem has no solution with it for the data in force. The set in force stays; but a set around
+            the one in force is always taken, and the next step withdraws a promise that cannot be kept with it.
         """
         if members is None:
             self.disturbance.take_designs()
@@ -232,6 +232,11 @@ class Agent:
         if not isinstance(self.controller, FixedFeedback):
             raise ConfigError(f"agent '{self.design.name}' has feedback '{self.design.form}'; 'fixed' is wanted")
         return self.controller
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether it cooperates about the objective, where the agents do."""
+        return True
 
     @property
     def epoch(self) -> int:

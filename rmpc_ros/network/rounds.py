@@ -52,16 +52,17 @@ class Rounds:
         InfeasibleError, NumericalError
             A member's own rows have no solution.
         """
-        for name, side in self.agents.items():
+        sides = {name: side for name, side in self.agents.items() if agents[name].takes_part}
+        for name, side in sides.items():
             side.begin(step, agents[name].fixed)
-        if self.joint is not None:
+        if self.joint is not None and len(sides) == len(self.agents):
             self.joint.load()
             plans, _ = self.joint.solve()
             self.used.append(0)
         else:
-            away = {n: Proposal(n, step, 0, last=True) for n in self._designs if n not in self.agents}
-            self.used.append(negotiate(self.agents, away))
-            plans = {name: side.plan for name, side in self.agents.items()}
+            away = {n: Proposal(n, step, 0, last=True) for n in self._designs if n not in sides}
+            self.used.append(negotiate(sides, away))
+            plans = {name: side.plan for name, side in sides.items()}
         for name, plan in plans.items():
             agents[name].aim = plan
 
