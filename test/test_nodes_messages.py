@@ -245,7 +245,8 @@ def test_an_inactive_node_hears_and_does_nothing() -> None:
     assert node._ears == []
     assert node.trigger_activate().name == "SUCCESS"
     node.tick(time.monotonic())
-    assert len(node._ears) == 6  # two neighbours' promises and measurements, own measurement, what was applied
+    # Two neighbours' promises, measurements and rounds, the own measurement, what was applied.
+    assert len(node._ears) == 8
     assert node.trigger_deactivate().name == "SUCCESS"
     assert node._ears == []
     node.trigger_shutdown()
