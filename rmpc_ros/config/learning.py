@@ -126,7 +126,7 @@ class Online(Section):
     least_margin: Fraction = 0.1  # a policy under which a limit comes nearer than this is rolled back
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.05  # promise of the learned sets: share of residuals outside
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    inflation: Annotated[Number, Field(ge=1)] = 1.3  # learned sets are larger than their promise needs by this factor
+    inflation: Annotated[Number, Field(ge=1)] = 1.2  # learned sets are larger than their promise needs by this factor
 
 
 class Learning(Section):
