@@ -27,6 +27,12 @@ def generate_launch_description() -> LaunchDescription:
                 default_value=str(state_folder()),
                 description="Folder of the agents' journals (promises in force), below it <plant>/<agent>.journal.",
             ),
+            DeclareLaunchArgument(
+                "learn",
+                default_value="false",
+                choices=["true", "false"],
+                description="Send transitions to a learner (learner.launch.py) and take its updates.",
+            ),
             OpaqueFunction(function=start_agent),
         ]
     )
@@ -36,6 +42,7 @@ def start_agent(context: LaunchContext) -> list[Node]:
     """Start the agent's node; it is started again when it dies."""
     plant_file = plant_path(value(context, "plant"))
     config = load_plant(plant_file)
+    journals = Path(value(context, "journals")).expanduser() / config.plant.name
     specs = bringup.node_specs(
         config,
         plant_file,
@@ -43,7 +50,8 @@ def start_agent(context: LaunchContext) -> list[Node]:
         namespace=value(context, "namespace"),
         only=[value(context, "agent")],
         timing="free",
-        journals=Path(value(context, "journals")).expanduser() / config.plant.name,
+        journals=journals,
         simulated=False,
+        learn=journals / "learning" if value(context, "learn") == "true" else None,
     )
     return [node_action(spec, respawn=True, respawn_delay=1.0) for spec in specs]

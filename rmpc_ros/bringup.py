@@ -142,8 +142,7 @@ def node_specs(
     steps = round(length / config.period)
     around = [NodeSpec("monitor", "monitor", base, dict(common))]
     if learn is not None:
-        store = {"store": str(learn / "store.db"), "policy": str(policy) if policy else ""}
-        around.append(NodeSpec("learner", "learner", base, {**common, **store}))
+        around.append(learner_spec(config, plant_file, run, learn, namespace, policy, simulated, executor))
     if bag is not None:
         recording = {"bag": str(bag), "learning": learn is not None}
         around.insert(0, NodeSpec("recorder", "recorder", base, {**common, **recording}))
@@ -160,6 +159,24 @@ def node_specs(
             parameters["kills"] = list(kills)
         around.append(NodeSpec("plant", "plant", base, parameters))
     return [*agents, *around]
+
+
+def learner_spec(
+    config: PlantConfig,
+    plant_file: Path | str,
+    run: str,
+    folder: Path,
+    namespace: str = "",
+    policy: Path | None = None,
+    simulated: bool = True,
+    executor: str = "events",
+) -> NodeSpec:
+    """The learner alone; its database is in `folder`, `policy` is a file that it tries first."""
+    parameters: dict[str, Any] = {
+        **{"plant": str(plant_file), "run": run, "executor": executor, "use_sim_time": simulated},
+        **{"store": str(folder / "store.db"), "policy": str(policy) if policy else ""},
+    }
+    return NodeSpec("learner", "learner", base_namespace(config, namespace), parameters)
 
 
 def parse_kill(word: str) -> tuple[str, int, int]:

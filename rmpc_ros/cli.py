@@ -270,12 +270,21 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes for the real controllers.")] = 1,
     ray: Annotated[str, typer.Option("--ray", help="Address of a ray cluster, or local.")] = "",
+    bag: Annotated[
+        Path | None, typer.Option("--from", help="Learn sets and a policy from a recorded run (its folder or bag).")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder [default: runs/train-<plant>-<algo>-<actor>].")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Learn a policy that moves the controllers' targets; leaves policy.json with its baselines, and its curves."""
+    if bag is not None:
+        from rmpc_ros.learning.from_bag import train_from_bag
+
+        result, told = train_from_bag(plant, bag, out or Path("runs") / f"train-{plant.stem}-bag", seed)
+        emit(result, as_json, told)
+        return
     from rmpc_ros.learning import command
     from rmpc_ros.learning.rollouts import Workers
 

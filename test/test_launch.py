@@ -59,7 +59,8 @@ def declared_arguments(file: str) -> dict[str, dict[str, str]]:
     ("file", "names"),
     [
         ("plant.launch.py", {"plant", "speed", "duration", "record", "rviz", "namespace"}),
-        ("agent.launch.py", {"agent", "plant", "namespace", "journals"}),
+        ("agent.launch.py", {"agent", "plant", "namespace", "journals", "learn"}),
+        ("learner.launch.py", {"plant", "namespace", "stores", "policy"}),
     ],
 )
 def test_every_launch_argument_is_explained(file: str, names: set[str]) -> None:
