@@ -15,7 +15,7 @@ from rmpc_ros.network.cases.supply_chain import supply_network
 from rmpc_ros.network.closed_loop import LoopResult, run
 from rmpc_ros.network.graph import topology
 from rmpc_ros.network.system import design_agents
-from rmpc_ros.plants import make_plant
+from rmpc_ros.plants import make_plant, reactor_train
 from rmpc_ros.plants.energy_hub import synthetic_prosumer, two_hour_sums
 from rmpc_ros.plants.generate import generators, plant_file
 from rmpc_ros.plants.supply_chain import draw_supply, stocks
@@ -62,7 +62,7 @@ def test_the_command_lists_the_plants_it_can_write_and_refuses_others(capsys: py
 
 # -- spring chain -----------------------------------------------------------------------------------------------------
 def test_a_chain_of_masses_keeps_its_promises():
-    assert_kept(closed_loop(parse_plant(plant_file("spring_chain", {"agents": 5, "seed": 3})), 200))
+    assert_kept(closed_loop(parse_plant(plant_file("spring_chain", {"agents": 4, "seed": 3})), 150))
 
 
 def test_the_offline_network_is_the_plant_files_chain_discretised_by_euler():
@@ -100,7 +100,7 @@ def test_an_order_leaves_the_suppliers_stock_at_once_and_arrives_a_delay_later()
 @pytest.mark.parametrize("graph", ["serial", "complete"])
 def test_prosumers_that_draw_from_each_other_keep_their_promises(graph: str):
     config = parse_plant(plant_file("energy_hub", {"graph": graph}))
-    result = closed_loop(config, 200)
+    result = closed_loop(config, 100)
     assert_kept(result)
     assert np.ptp(result.states, axis=0).min() > 0.1  # the batteries are used
 
@@ -127,3 +127,37 @@ def test_the_offline_stocks_and_batteries_are_those_of_the_plant_files():
         np.testing.assert_array_equal(config.linear.input_block(agent.name, agent.name), agent.D)
         assert config.state_limits(agent.name)[1][0] == pytest.approx(agent.constraints[0].upper[0], abs=1e-6)
         assert {f"prosumer{c.sender + 1}" for c in agent.couplings} == set(config.agents[agent.name].neighbours)
+
+
+# -- reactor train ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("reactors", "parallel"), [(1, 0), (3, 0), (4, 1)])
+def test_a_reactor_train_rests_at_its_operating_point(reactors: int, parallel: int):
+    model = reactor_train.build({"reactors": reactors, "parallel": parallel})
+    assert len(model.states) == 4 * reactors + 3 * (1 if parallel else reactors - 1)
+    rest = model.derivative(model.nominal_state, model.nominal_input, model.nominal_disturbance)
+    np.testing.assert_allclose(rest, 0.0, atol=1e-9)
+
+
+def test_a_reactor_train_keeps_its_material_and_vents_its_gas():
+    model = reactor_train.build({"reactors": 2})
+    names, inputs = list(model.state_names), list(model.input_names)
+    x, u = model.nominal_state, model.nominal_input
+    u[[inputs.index(name) for name in ("vent1", "vent2", "out2")]] = 0.0
+    after = model.stepper(60.0).advance(x, u, model.nominal_disturbance)
+    volumes = [names.index(name) for name in ("V1", "S1", "V2")]
+    fed = sum(u[inputs.index(f"feed{n}")] for n in (1, 2)) / 60
+    assert np.sum(after[volumes] - x[volumes]) == pytest.approx(fed, rel=1e-6)
+    assert after[names.index("P2")] > x[names.index("P2")]  # the gas space shrinks and nothing leaves
+
+
+@pytest.mark.parametrize("layout", ["series", "parallel"])
+def test_a_reactor_train_keeps_its_promises(layout: str):
+    config = parse_plant(plant_file("reactor_train", {"layout": layout}))
+    assert_kept(closed_loop(config, 200))
+
+
+def test_a_train_that_is_too_long_for_its_valves_says_so():
+    with pytest.raises(ConfigError, match="the valve out7 would have to be open by 1"):
+        plant_file("reactor_train", {"reactors": 7})
+    with pytest.raises(ConfigError, match="give 0"):
+        reactor_train.build({"parallel": 2})
