@@ -51,8 +51,13 @@ class TerminalValue:
 
     def __call__(self, activity: Array, decay: Array) -> Array:
         """Value of activities and decays that broadcast against each other."""
-        phi = value_features(activity, decay, self.floor, self.fresh, self.decay)
-        value: Array = phi @ self.weights.ravel()
+        powers = np.log(decay / self.decay)[..., None] ** np.arange(POWERS, dtype=np.float64)
+        heights = np.broadcast_to(powers @ self.weights.T, (*np.broadcast_shapes(activity.shape, decay.shape), KNOTS))
+        place = np.clip((activity - self.floor) / (self.fresh - self.floor), 0.0, 1.0) * (KNOTS - 1)
+        lower = np.broadcast_to(np.minimum(place.astype(np.intp), KNOTS - 2), heights.shape[:-1])
+        left = np.take_along_axis(heights, lower[..., None], axis=-1)[..., 0]
+        right = np.take_along_axis(heights, lower[..., None] + 1, axis=-1)[..., 0]
+        value: Array = left + (place - lower) * (right - left)
         return value
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.config import PlantConfig, load_plant
-from rmpc_ros.config.shipped import shipped_plant
+from rmpc_ros.config.shipped import plant_path
 from rmpc_ros.learning.campaign import ACTIONS, Campaigns
 from rmpc_ros.learning.case import LearningCase, learning_case
 from rmpc_ros.learning.day import CampaignPlant, Day, RobustDays
@@ -113,12 +113,15 @@ def close_limits(config: PlantConfig, temperature: float, fraction: float) -> Pl
 
 def run(settings: Settings, folder: Path) -> dict[str, Any]:
     """Train a policy unless one is given, then count."""
-    config = load_plant(shipped_plant(settings["plant"]))
+    config = load_plant(plant_path(settings["plant"]))
     if settings["policy"]:
         policy = load_policy(Path(settings["policy"]))
     else:
         options = TrainOptions(
-            seed=settings["seed"], iterations=settings["iterations"], reference_iterations=settings["iterations"]
+            seed=settings["seed"],
+            iterations=settings["iterations"],
+            windows=settings["windows"],
+            reference_iterations=settings["iterations"],
         )
         policy = train(learning_case(config), options, folder).policy
     result: dict[str, Any] = dict(settings) | {"policy_kind": policy.actor.kind}
@@ -215,6 +218,7 @@ STUDY = Study(
         "plant": "reactor_separator_campaign",
         "policy": "",
         "iterations": 30,
+        "windows": 120,
         "campaigns": 5,
         "first_seed": 1000,
         "temperature": 1.2,

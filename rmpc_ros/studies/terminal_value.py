@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.config import load_plant
-from rmpc_ros.config.shipped import shipped_plant
+from rmpc_ros.config.shipped import plant_path
 from rmpc_ros.errors import ConfigError
 from rmpc_ros.learning.campaign import Campaigns
 from rmpc_ros.learning.case import learning_case
@@ -37,7 +37,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     del folder
     if settings["campaigns"] < 2:
         raise ConfigError(f"campaigns = {settings['campaigns']}: confidence intervals need at least 2")
-    case = learning_case(load_plant(shipped_plant(settings["plant"])))
+    case = learning_case(load_plant(plant_path(settings["plant"])))
     days = RobustDays(case)
     surrogate = identify_surrogate(case, days, settings["seed"], settings["windows"])
     began = time.process_time()
