@@ -215,6 +215,23 @@ def test_a_pid_that_takes_over_from_an_mpc_promises_its_box_anew(designs):
     assert "from pid to robust" in back.report.reason
 
 
+def test_a_pid_bears_what_its_neighbours_offer(config, designs):
+    followers = {n: [m for m, d in designs.items() if n in d.neighbours] for n in designs}
+    modes = {"reactor1": "learned", "reactor2": "pid", "separator": "robust"}
+    agents = {n: LadderAgent(d, {}, modes[n], followers[n]) for n, d in designs.items()}
+    adopted = []
+
+    def watch(k, decisions):
+        if k == 20:
+            target = np.array([0.0, 0.0, 0.3]) * designs["reactor1"].terminal[:3]
+            agents["reactor1"].set_target(target, designs["reactor1"].model.K @ target)
+        adopted.append(decisions["reactor1"].forecast.adopted)
+
+    result = run(agents, make_plant(config, seed=1), 45, watch=watch)
+    assert adopted[20] == 0 and adopted[-1] > 0
+    assert result.violations == 0 and result.refused == 0
+
+
 def test_an_mpc_glides_from_an_input_that_no_promise_allows(designs):
     design = designs["reactor1"]
     agent = LadderAgent(design, {}, "pid")

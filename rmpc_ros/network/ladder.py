@@ -336,7 +336,10 @@ class LadderAgent(Agent):
         """Decision for an input u (nu,), normalised, that no certificate covers: it promises the invariant box."""
         design, step = self.design, seen.step
         self._seen, self.aim = None, None
-        self.negotiation.bear_nothing()
+        if self.design.in_invariant_box(seen.x):
+            self.negotiation.bear_all(step, self._neighbours)
+        else:
+            self.negotiation.bear_nothing()
         reason = "; ".join(part for part in (self._restart_reason, why) if part)
         self._promise = self._shifted_promise(step, seen.x, seen.lower, seen.upper)
         plan = self._law_for_ever(step, state)

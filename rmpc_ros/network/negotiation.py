@@ -137,6 +137,13 @@ class Negotiation:
         self._needed = tubes.plan(plan.v.ravel()).reach()
         return plan
 
+    def bear_all(self, step: int, neighbours: Mapping[str, Held]) -> None:
+        """The own promise is the invariant box: it bears whatever neighbours offer inside theirs."""
+        self._needed = None
+        self._borne = frozenset(
+            n for n, held in neighbours.items() if held.offer is not None and held.offer.step < step
+        )
+
     def bear_nothing(self) -> None:
         """The step was decided without a solver: no offer is borne."""
         self._borne, self._needed = frozenset(), None
