@@ -68,7 +68,13 @@ def run(
     config = load_plant(FILE)
     outer = f"run{next(RUNS)}"  # names of their own: the graph still shows the nodes of the test before
     specs = bringup.node_specs(config, FILE, run="r", duration=36.0 * STEPS, executor="single", namespace=outer)
-    nodes = {s.label: make(s, **changes.get(s.label, {})) for s in specs if s.kind in ("agent", "plant")}
+    # Without rounds, whose time depends on how busy the machine is; test_nodes_cooperation is about them.
+    alone = {s.label: {"mode": "robust"} for s in specs if s.kind == "agent"}
+    nodes = {
+        s.label: make(s, **alone.get(s.label, {}), **changes.get(s.label, {}))
+        for s in specs
+        if s.kind in ("agent", "plant")
+    }
     plant = nodes["plant"]
     assert isinstance(plant, PlantNode)
     stranger = Node("stranger", namespace=f"/{outer}{BASE}", use_global_arguments=False)
