@@ -57,7 +57,8 @@ class Estimating(AgentPart):
             self._estimation.promised(promise)
         readings = {node.agent: inputs.state, **inputs.neighbour_states}
         try:
-            found = self._estimation.estimate(inputs.step, readings, inputs.applied, node.promise)
+            applied = inputs.applied if inputs.step > 0 else None  # before the first step nobody has done anything
+            found = self._estimation.estimate(inputs.step, readings, applied, node.promise)
         except NumericalError as error:
             node.diagnostics.say("sensors", ERROR, f"no estimate: {error}", step=inputs.step)
             node.prepare(replace(inputs, state=np.full(inputs.state.shape, np.nan), neighbour_states={}), began)
