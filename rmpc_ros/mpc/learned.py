@@ -11,6 +11,7 @@ radii are those of the model's own calibration: as it learns they shrink, when t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,36 @@ class LearnedMove:
     slack: float
 
 
+@dataclass(frozen=True)
+class _Structure:
+    """What the numbers of steps, inputs and limited states alone decide; never written to.
+
+    Attributes
+    ----------
+    age : (N, N) which step response the moves of step l have on the state j+1: j - l, or N for "not yet"
+    rows : inputs, states with slack from above, states with slack from below
+    upper, lower : sides of moves, slacks and rows where nothing is filled in
+    """
+
+    age: NDArray[np.intp]
+    rows: Matrix
+    upper: Vector
+    lower: Vector
+
+
+@cache
+def _structure(horizon: int, inputs: int, slacks: int) -> _Structure:
+    moves = horizon * inputs
+    difference = np.subtract.outer(np.arange(horizon), np.arange(horizon))
+    rows = np.zeros((moves + 2 * slacks, moves + slacks))
+    rows[:moves, :moves] = np.kron(np.tril(np.ones((horizon, horizon))), np.eye(inputs))
+    rows[moves : moves + slacks, moves:], rows[moves + slacks :, moves:] = -np.eye(slacks), np.eye(slacks)
+    free = np.full(2 * moves + 3 * slacks, np.inf)
+    lower = -free
+    lower[moves : moves + slacks] = 0.0
+    return _Structure(np.where(difference < 0, horizon, difference), rows, free, lower)
+
+
 def decide(
     settings: LearnedMpcSettings, x: Vector, u: Vector, ahead: tuple[Vector, Matrix, Matrix], radius: Matrix
 ) -> LearnedMove:
@@ -84,32 +115,35 @@ def decide(
     n, m, N = x.size, u.size, s.horizon
     if radius.shape != (N, n):
         raise ConfigError(f"radius has shape {radius.shape}; {(N, n)} is needed")
-    free, forced = np.empty((N, n)), np.zeros((N * n, N * m))
-    now, row = x, np.zeros((n, N * m))
+    free, response, moves = np.empty((N, n)), np.zeros((N + 1, n, m)), N * m
     reach = s.input_reach
-    sums = np.kron(np.tril(np.ones((N, N))), np.eye(m))
+    now, late, per_reach = x, np.zeros((n, m)), B * reach
     for j in range(N):
         now = mean + A @ (now - x)
-        row = A @ row + (B * reach) @ sums[j * m : (j + 1) * m]
-        free[j], forced[j * n : (j + 1) * n] = now, row
-    scale = np.tile(s.scale, N)
-    q = np.tile(s.state_weight / s.scale**2, N)
-    gap = (free - s.setpoint).ravel()
-    H = 2 * (forced.T @ (q[:, None] * forced) + np.diag(np.tile(s.move_weight, N)))
-    f = 2 * forced.T @ (q * gap)
-    scaled, start = forced / scale[:, None], free.ravel() / scale
-    high = (np.tile(s.upper, N) - radius.ravel()) / scale - start
-    low = (np.tile(s.lower, N) + radius.ravel()) / scale - start
+        late = A @ late + per_reach
+        free[j], response[j] = now, late
+    high, low = ((s.upper - radius - free) / s.scale).ravel(), ((s.lower + radius - free) / s.scale).ravel()
     kept = np.isfinite(high) | np.isfinite(low)
-    scaled, high, low, slacks = scaled[kept], high[kept], low[kept], int(kept.sum())
-    eye, none = np.eye(slacks), np.full(slacks, np.inf)
-    full = np.zeros((N * m + slacks, N * m + slacks))
-    full[: N * m, : N * m], full[N * m :, N * m :] = H, s.penalty * eye
-    rows = np.block([[sums, np.zeros((N * m, slacks))], [scaled, -eye], [scaled, eye]])
-    free_move = np.full(N * m, np.inf)
-    upper = np.concatenate([free_move, none, np.tile((s.input_upper - u) / reach, N), high, none])
-    lower = np.concatenate([-free_move, np.zeros(slacks), np.tile((s.input_lower - u) / reach, N), -none, low])
+    slacks = int(np.count_nonzero(kept))
+    structure = _structure(N, m, slacks)
+    forced = response[structure.age].transpose(0, 2, 1, 3).reshape(N, n, moves) / s.scale[:, None]
+    flat, gap = forced.reshape(N * n, moves), (free - s.setpoint) / s.scale
+    weighted = (forced * s.state_weight[:, None]).reshape(N * n, moves)
+    full, linear = np.zeros((moves + slacks, moves + slacks)), np.full(moves + slacks, s.penalty)
+    full[:moves, :moves] = 2 * (flat.T @ weighted)
+    diagonal = full.reshape(-1)[:: moves + slacks + 1]
+    diagonal[:moves].reshape(N, m)[:] += 2 * s.move_weight
+    diagonal[moves:] = s.penalty
+    linear[:moves] = 2 * (gap.ravel() @ weighted)
+    rows, upper, lower = structure.rows.copy(), structure.upper.copy(), structure.lower.copy()
+    rows[moves : moves + slacks, :moves] = rows[moves + slacks :, :moves] = flat[kept]
+    inputs = slice(moves + slacks, 2 * moves + slacks)
+    upper[inputs].reshape(N, m)[:], lower[inputs].reshape(N, m)[:] = (
+        (s.input_upper - u) / reach,
+        (s.input_lower - u) / reach,
+    )
+    upper[2 * moves + slacks : 2 * (moves + slacks)], lower[2 * (moves + slacks) :] = high[kept], low[kept]
     program = DenseQp(full, rows)  # the linearisation changes H and A in every step
-    program.update(np.concatenate([f, np.full(slacks, s.penalty)]), upper, lower)
+    program.update(linear, upper, lower)
     v = program.solve().v
-    return LearnedMove(np.clip(u + reach * v[:m], s.input_lower, s.input_upper), float(np.max(v[N * m :], initial=0.0)))
+    return LearnedMove(np.clip(u + reach * v[:m], s.input_lower, s.input_upper), float(np.max(v[moves:], initial=0.0)))
