@@ -146,6 +146,7 @@ def test_a_partner_that_says_nothing_costs_one_deadline_and_is_not_waited_for_ag
             parts[n].prepare(inputs(designs, step)[n])
         deliver(nodes, bus, lose=lost if step == 1 else ())
         assert parts["reactor1"].ready(time.monotonic()) and parts["reactor1"].counts["late"] == 1
+        assert np.isfinite(parts["reactor1"]._side.residual)  # reactor2 and reactor1 agree without it
     assert not parts["reactor1"]._silent  # it was heard again
 
 

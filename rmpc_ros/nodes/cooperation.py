@@ -132,7 +132,9 @@ class Rounds(AgentPart):
         assert side is not None
         while not self._done:
             heard = {name: self._word_of(name) for name in self._partners}
-            if any(said is None and name not in self._silent for name, said in heard.items()):
+            for name in self._silent:  # taken at its promise, as if it had said that it does not negotiate
+                heard[name] = heard[name] or Proposal(name, self._step, 0, last=True)
+            if None in heard.values():
                 return
             try:
                 side.take(heard)
