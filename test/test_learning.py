@@ -18,7 +18,7 @@ from rmpc_ros.learning.cross_entropy import CemOptions, CemState, first_state, i
 from rmpc_ros.learning.day import RobustDays
 from rmpc_ros.learning.economics import TERMS, reward_terms, total
 from rmpc_ros.learning.env import CampaignEnv
-from rmpc_ros.learning.evaluate import confidence_interval, evaluate, live, myopic
+from rmpc_ros.learning.evaluate import Outcome, confidence_interval, contestants, evaluate, live, mean_outcome, myopic
 from rmpc_ros.learning.experience import TRAINING_SEEDS
 from rmpc_ros.learning.policy import KINDS, Actor, Policy, load_policy
 from rmpc_ros.learning.rollouts import Workers
@@ -375,6 +375,39 @@ def test_evaluation_is_paired_and_prints_one_object(
         evaluate(plant, [dataclasses.replace(policy, surrogate={})], 2)
     with pytest.raises(DataError, match="two policies"):
         evaluate(plant, [policy, policy], 2)
+
+
+def test_policies_that_differ_in_the_trainings_seed_are_one_row(case: LearningCase) -> None:
+    def policy(kind: str, algorithm: str, seed: int) -> Policy:
+        actor = Actor(kind, 3, observation_size(case), ACTIONS)
+        references = {"nominal_optimal": np.ones(6), "best_constant": np.zeros(6)}
+        return Policy(
+            "p", actor, np.zeros(actor.size), 1, references, {"any": 1}, {"algorithm": algorithm, "seed": seed}
+        )
+
+    trained = [policy("affine", "cem", 0), policy("network", "mappo", 0), policy("network", "mappo", 1)]
+    trained += [policy("network", "consensus", 0), policy("network", "cem", 0)]
+    rows = [row for row, _ in contestants(trained).values()]
+    assert rows[:4] == ["published", "nominal_optimal", "best_constant", "myopic"]
+    assert rows[4:] == [
+        "learned_affine",
+        "learned_network",
+        "learned_network",
+        "learned_consensus",
+        "learned_network_cem",
+    ]
+    one, two = (
+        Outcome(profit, {"product": profit}, 0.0, hours, 2.0, 1, 10, broken, 0)
+        for profit, hours, broken in ((1.0, 24.0, 0), (3.0, 0.0, 1))
+    )
+    both = mean_outcome([one, two])
+    assert (both.profit, both.terms, both.quality_hours, both.steps, both.broken) == (
+        2.0,
+        {"product": 2.0},
+        12.0,
+        20,
+        1,
+    )
 
 
 def test_myopic_earns_most_today_and_wears_the_catalyst_most(

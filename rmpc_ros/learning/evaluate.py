@@ -259,6 +259,10 @@ def evaluate(
                 continue
             gains = {n.rpartition(":")[2]: float(np.mean([o.profit for o in single[n]]) - reference) for n in members}
             table[row_name]["gain_by_training_seed"] = gains
+            table[row_name]["gain_spread"] = float(np.std(list(gains.values()), ddof=1)) if len(gains) > 1 else None
+        if {"learned_consensus", "learned_network"} <= table.keys():  # without a central critic, and with one
+            own, central = (table[n]["gain_over_best_constant"] for n in ("learned_consensus", "learned_network"))
+            table["learned_consensus"]["share_of_central_gain"] = own / central if central > 0 else None
         result[heading] = table
     return result
 
