@@ -259,7 +259,7 @@ class Adaptation:
     def _feasible(self, candidate: HybridModel) -> bool:
         """Whether the robust problem has a plan with a learned mean; the agent keeps what it had in any case."""
         mean = LearnedMean(candidate)
-        return self._agent.disturbance.possible(self._box(mean), mean, self._settings.rate)
+        return self._agent.accepts(self._box(mean), mean, self._settings.rate)
 
     def _report(self, event: str) -> AdaptationReport:
         whole, present = self._agent.disturbance.design_set, self._agent.disturbance.present

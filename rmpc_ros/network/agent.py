@@ -220,6 +220,10 @@ class Agent:
             self.disturbance.adopt(members, mean, rate, try_it=self._follower is not None)
         return self.disturbance.present
 
+    def accepts(self, members: UncertaintySet, mean: ResidualMean | None = None, rate: float = 0.25) -> bool:
+        """Whether `set_disturbance` would take a set; what is in force stays in force."""
+        return self.disturbance.possible(members, mean, rate, try_it=self._follower is not None)
+
     @property
     def fixed(self) -> FixedFeedback:
         """The tightened nominal problem with the data that were looked at last.

@@ -69,11 +69,11 @@ class SetInForce:
                 raise type(error)(f"{who}: no plan with it for the present data ({error})", error.status) from error
         self.lost = ""
 
-    def possible(self, members: UncertaintySet, mean: ResidualMean | None, rate: float) -> bool:
+    def possible(self, members: UncertaintySet, mean: ResidualMean | None, rate: float, try_it: bool) -> bool:
         """Whether `adopt` would succeed; what is in force stays in force."""
         before = self.present, self.mean, self.grown, self.used
         try:
-            self.adopt(members, mean, rate, try_it=True)
+            self.adopt(members, mean, rate, try_it)
         except (SetError, SolverError):
             return False
         self._restore(before)
