@@ -55,7 +55,7 @@ def ros() -> Iterator[None]:
 
 
 def run(
-    say: Say, folder: Path | None, client: Sequence[str] = ()
+    say: Say, folder: Path | None, client: Sequence[str] = (), steps: int = STEPS
 ) -> tuple[dict[str, Any], dict[str, list[ForecastSet]], str]:
     """Plant, agents and monitor in this process; `say` after every step, then a client that asks reactor1.
 
@@ -63,7 +63,7 @@ def run(
     """
     config = load_plant(FILE)
     outer = f"prop{next(RUNS)}"
-    specs = bringup.node_specs(config, FILE, run="r", duration=36.0 * STEPS, executor="single", namespace=outer)
+    specs = bringup.node_specs(config, FILE, run="r", duration=36.0 * steps, executor="single", namespace=outer)
     nodes: dict[str, Any] = {}
     for spec in specs:
         if spec.kind not in ("agent", "plant", "monitor"):
@@ -179,7 +179,7 @@ def test_without_a_journal_an_agent_neither_asks_nor_answers() -> None:
             value = float(agent.design.steady_state[2]) + 0.03
             assert agent.set_parameters([Parameter("setpoint.T1", value=value)])[0].successful
 
-    nodes, spoken, _ = run(move, None)
+    nodes, spoken, _ = run(move, None, steps=MOVED + 4)
     kinds = {m.kind for messages in spoken.values() for m in messages}
     assert kinds == {ForecastSet.COMMITMENT}
     assert numbers(nodes["reactor1"], "proposals")["proposed"] == "0"
