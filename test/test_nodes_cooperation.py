@@ -35,7 +35,7 @@ class Node:
         self.diagnostics, self.bus, self.mode = Diagnostics(name), bus, mode
         self.controller = LadderAgent(self.design, {}, mode)
         self.controller.start(0)
-        self.decided = False
+        self.round = SimpleNamespace(silent=set())
 
     def mode_word(self, word):
         return word or self.config.agents[self.agent].mode or self.config.controller.mode
@@ -148,6 +148,18 @@ def test_a_partner_that_says_nothing_costs_one_deadline_and_is_not_waited_for_ag
         assert parts["reactor1"].ready(time.monotonic()) and parts["reactor1"].counts["late"] == 1
         assert np.isfinite(parts["reactor1"]._side.residual)  # reactor2 and reactor1 agree without it
     assert not parts["reactor1"]._silent  # it was heard again
+
+
+def test_who_the_step_had_to_do_without_is_not_waited_for(plant):
+    _, designs = plant
+    nodes, parts, bus = network(plant)
+    for n in ("reactor1", "reactor2"):
+        nodes[n].round.silent = {"separator"}
+        parts[n].prepare(inputs(designs, missing=("separator",))[n])
+    deliver(nodes, bus)
+    for n in ("reactor1", "reactor2"):
+        assert parts[n].ready(time.monotonic()) and nodes[n].controller.aim is not None
+        assert parts[n].counts["late"] == 0
 
 
 def test_who_is_on_another_rung_says_so_and_the_others_agree_without_it(plant):

@@ -82,7 +82,7 @@ class Rounds(AgentPart):
         for rounds in self._heard.values():
             for key in [key for key in rounds if key[0] < inputs.step]:
                 del rounds[key]
-        self._silent |= set(inputs.missing) & set(self._partners)
+        self._silent |= self.node.round.silent & set(self._partners)
         looked = controller.look(inputs.step, inputs.state, inputs.neighbour_states)
         if self._side is None or looked is None or not controller.takes_part:
             self._away()

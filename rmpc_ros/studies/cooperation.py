@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 
 from rmpc_ros.config import PlantConfig, load_plant
 from rmpc_ros.config.shipped import shipped_plant
+from rmpc_ros.errors import ConfigError
 from rmpc_ros.mpc.local import Matrix, Vector
 from rmpc_ros.network.agent import Agent
 from rmpc_ros.network.agent_design import AgentDesign
@@ -39,6 +40,12 @@ matplotlib.use("Agg")
 
 MODES = ("robust", "cooperative", "joint")
 CASES = ("shipped", "targets", "product")
+FILES = {
+    "shipped": "reactor_separator",
+    "targets": "reactor_separator",
+    "product": "reactor_separator_product",
+    "tight": "reactor_separator_tight",
+}
 
 
 class Watched(Rounds):
@@ -83,10 +90,18 @@ class Watched(Rounds):
 
 
 def cases(names: list[str]) -> dict[str, tuple[PlantConfig, dict[str, AgentDesign]]]:
-    """Plant files and designs of the cases."""
+    """Plant files and designs of the cases.
+
+    Raises
+    ------
+    ConfigError
+        An unknown case.
+    """
     found = {}
     for name in names:
-        config = load_plant(shipped_plant("reactor_separator_product" if name == "product" else "reactor_separator"))
+        if name not in FILES:
+            raise ConfigError(f"--set cases = {name}: known are {', '.join(FILES)}")
+        config = load_plant(shipped_plant(FILES[name]))
         designs = design_agents(config)
         if name == "targets":  # halfway to the corner of the invariant box, the signs differ between agents
             signs = np.random.default_rng(1)
