@@ -20,11 +20,12 @@ from rmpc_ros.learning.economics import TERMS, reward_terms, total
 from rmpc_ros.learning.env import CampaignEnv
 from rmpc_ros.learning.evaluate import Outcome, confidence_interval, contestants, evaluate, live, mean_outcome, myopic
 from rmpc_ros.learning.experience import TRAINING_SEEDS
+from rmpc_ros.learning.objectives import campaign_objective
 from rmpc_ros.learning.policy import KINDS, Actor, Policy, load_policy
 from rmpc_ros.learning.rollouts import Workers
 from rmpc_ros.learning.scenario import aged, draw_scenarios
 from rmpc_ros.learning.surrogate import Surrogate, identify_surrogate
-from rmpc_ros.learning.train import TrainOptions, campaign_objective, train
+from rmpc_ros.learning.train import TrainOptions, train
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +288,14 @@ def test_cross_entropy_finds_a_maximum_and_resumes_exactly(tmp_path: Path) -> No
 
 def test_training_improves_is_reproducible_and_resumes(case: LearningCase, plant: Path, tmp_path: Path) -> None:
     options = TrainOptions(
-        kind="affine", seed=3, iterations=6, campaigns=6, windows=40, population=30, reference_iterations=6
+        kind="affine",
+        seed=3,
+        iterations=6,
+        campaigns=6,
+        windows=40,
+        population=30,
+        reference_iterations=6,
+        reference_campaigns=6,
     )
     trained = train(case, options, tmp_path / "a")
     targets = RobustDays(case).targets
@@ -316,7 +324,9 @@ def test_training_improves_is_reproducible_and_resumes(case: LearningCase, plant
 def test_no_constant_of_the_grid_beats_the_best_constant(
     case: LearningCase, days: RobustDays, surrogate: Surrogate, tmp_path: Path
 ) -> None:
-    options = TrainOptions(iterations=4, campaigns=8, windows=40, population=20, reference_iterations=4)
+    options = TrainOptions(
+        iterations=4, campaigns=8, windows=40, population=20, reference_iterations=4, reference_campaigns=8
+    )
     best = train(case, options, tmp_path).policy.references["best_constant"]
     actor = Actor("constant", 3, observation_size(case), ACTIONS)
     ends = np.array([[i, -1, j, -1, k, -1] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], float)

@@ -19,9 +19,9 @@ from rmpc_ros.learning.day import RobustDays
 from rmpc_ros.learning.economics import total
 from rmpc_ros.learning.experience import Experience, gather, local_rewards, training_scenarios
 from rmpc_ros.learning.mappo import MappoTrainer, SharedActor
+from rmpc_ros.learning.objectives import campaign_objective
 from rmpc_ros.learning.policy import Actor
 from rmpc_ros.learning.surrogate import Surrogate, draw_shares, features, fit_surrogate
-from rmpc_ros.learning.train import campaign_objective
 from rmpc_ros.network.system import design_network
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,7 @@ def run_train(
 
         def identify() -> Surrogate:
             authority = RobustDays(case).targets.authority
-            told = lambda done, wanted: bars("surrogate", done, wanted)  # noqa: E731
-            return identify_with(file, case, authority, seed, windows, workers, told)
+            return identify_with(file, case, authority, seed, windows, workers, partial(bars, "surrogate"))
 
         spread_out = workers.count > 1 or workers.ray
         trained = train(case, options, folder, resume, bars, identify if spread_out else None)
@@ -106,8 +106,8 @@ def run_evaluate(
 ) -> tuple[dict[str, Any], Iterator[str]]:
     """Compare policies with the baselines on held-out campaigns; figures and lines for people."""
     with Bars() as bars:
-        told = lambda done, wanted: bars("campaigns", done, wanted)  # noqa: E731
-        result = evaluate(plant, [load_policy(path) for path in policies], seeds, workers, first_seed, told)
+        loaded = [load_policy(path) for path in policies]
+        result = evaluate(plant, loaded, seeds, workers, first_seed, partial(bars, "campaigns"))
 
     def lines() -> Iterator[str]:
         which = f"seeds {first_seed} to {first_seed + seeds - 1}"

@@ -103,6 +103,13 @@ def score(actor: Actor, parameters: Array, observations: Array, wanted: Array) -
 class ConsensusTrainer:
     """State of a training; row i of every array is what agent i holds.
 
+    Parameters
+    ----------
+    actor : shape of the policy, affine or network
+    weights : (a, a) of `metropolis`
+    iterations, seed, gather, validate : as in `mappo.MappoTrainer`
+    options : ConsensusOptions
+
     Attributes
     ----------
     theta : (a, size) actors

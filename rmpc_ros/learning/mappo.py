@@ -89,11 +89,24 @@ class SharedActor(nn.Module):
 class MappoTrainer:
     """State of a training: networks, optimiser, generator, curve.
 
+    Parameters
+    ----------
+    actor : shape of the policy, of kind network
+    iterations : after which the learning rate has fallen to its last value
+    seed : of everything random
+    gather, validate : how experience and the validation campaigns' profit are had
+    options : MappoOptions
+
     Attributes
     ----------
     iteration : completed ones
     best, best_value : parameters that earned most on the validation campaigns, and what
     curve : one row of named figures per iteration
+
+    Raises
+    ------
+    DataError
+        The actor is not a network.
     """
 
     def __init__(

@@ -16,16 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.errors import DataError
-from rmpc_ros.learning.campaign import ACTIONS, Campaigns, deviations_of, observation_size
+from rmpc_ros.learning.campaign import ACTIONS, observation_size
 from rmpc_ros.learning.case import LearningCase
 from rmpc_ros.learning.consensus import ConsensusTrainer, metropolis
-from rmpc_ros.learning.cross_entropy import CemOptions, CemTrainer, Objective, first_state, iterate
+from rmpc_ros.learning.cross_entropy import CemOptions, CemTrainer
 from rmpc_ros.learning.curves import EventLog, Row, write_curves
 from rmpc_ros.learning.day import RobustDays
-from rmpc_ros.learning.economics import reward_terms, total
-from rmpc_ros.learning.experience import Experience, gather, training_scenarios
+from rmpc_ros.learning.experience import Experience, gather
+from rmpc_ros.learning.objectives import campaign_objective, reference_policies
 from rmpc_ros.learning.policy import Actor, Kind, Policy, write_atomically
-from rmpc_ros.learning.scenario import Scenarios
 from rmpc_ros.learning.surrogate import Surrogate, identify_surrogate
 from rmpc_ros.learning.targets import Targets
 
@@ -36,7 +35,6 @@ Algorithm = Literal["cem", "mappo", "consensus"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 Identify = Callable[[], Surrogate]
 
-CONSTANTS = np.linspace(-1.0, 1.0, 6)  # of each agent's set-point, grid of the constant baselines
 VALIDATION = 64  # training campaigns that every policy is compared on while it is trained
 EVERY = 5  # cross-entropy: iterations between two validations
 
@@ -50,7 +48,7 @@ class TrainOptions:
     campaigns : lived per iteration; cross-entropy: by every sample
     windows : days of the real controllers that the surrogate is fitted to
     population : samples of cross-entropy, also of the constant baselines
-    reference_iterations : of cross-entropy for the constant baselines
+    reference_iterations, reference_campaigns : of cross-entropy for the constant baselines
     """
 
     kind: Kind = "affine"
@@ -61,6 +59,7 @@ class TrainOptions:
     population: int = 64
     algorithm: Algorithm = "cem"
     reference_iterations: int = 60
+    reference_campaigns: int = 16
 
 
 def usual_options(algorithm: Algorithm) -> TrainOptions:
@@ -134,7 +133,16 @@ def train(
     what = {"plant": case.config.plant.name, "learning": _learning(case), **asdict(options)}
     surrogate = _surrogate(case, days, options, folder, what, resume, tell, identify)
     actor = Actor(options.kind, len(case.agents), observation_size(case), ACTIONS)
-    references = _references(case, days.targets, surrogate, options, tell)
+    references = reference_policies(
+        case,
+        days.targets,
+        surrogate,
+        options.seed,
+        options.reference_iterations,
+        options.reference_campaigns,
+        options.population,
+        tell,
+    )
     trainer = _trainer(case, days.targets, surrogate, actor, options, references)
     checkpoint = folder / ("checkpoint.pt" if options.algorithm == "mappo" else "checkpoint.json")
     if resume:
@@ -202,96 +210,6 @@ def _validation(
 
     reference = profit(constant, best_constant)
     return lambda parameters: profit(actor, parameters) - reference
-
-
-def rollout(
-    campaigns: Campaigns, act: Callable[[Array, Campaigns], Array]
-) -> tuple[dict[str, Array], list[dict[str, Array]]]:
-    """Live campaigns to their end; mean reward terms per hour (S,) and the days' terms."""
-    observations = campaigns.reset()
-    days = []
-    while not campaigns.done:
-        observations, terms = campaigns.step(act(observations, campaigns))
-        days.append(terms)
-    return {name: np.mean([terms[name] for terms in days], axis=0) for name in days[0]}, days
-
-
-def campaign_objective(
-    case: LearningCase, targets: Targets, surrogate: Surrogate, actor: Actor, count: int
-) -> Objective:
-    """Mean reward per hour of P parameter vectors over `count` fresh campaigns, the same for all of them."""
-
-    def objective(parameters: Array, generator: np.random.Generator) -> Array:
-        P = len(parameters)
-        drawn = training_scenarios(case, count, generator)
-        scenarios = Scenarios(
-            *(
-                np.tile(values, (P,) + (1,) * (values.ndim - 1))
-                for values in (getattr(drawn, f) for f in ("seeds", "supply", "product", "steam", "decay"))
-            )
-        )
-
-        def act(observations: Array, campaigns: Campaigns) -> Array:
-            del campaigns
-            shaped = observations.reshape(P, count, *observations.shape[1:])
-            return actor.act(parameters, shaped).reshape(P * count, actor.agents, actor.actions)
-
-        terms, _ = rollout(Campaigns(case, targets, surrogate, scenarios), act)
-        means: Array = total(terms).reshape(P, count).mean(axis=1)
-        return means
-
-    return objective
-
-
-def day_objective(case: LearningCase, targets: Targets, surrogate: Surrogate) -> Objective:
-    """Profit per hour of constant actions (P, a * 2) on the nominal day, blind to the catalyst's use."""
-    market = case.learning.campaign.market
-
-    def objective(parameters: Array, generator: np.random.Generator) -> Array:
-        del generator
-        P = len(parameters)
-        deviations = deviations_of(case, targets, parameters.reshape(P, len(case.agents), ACTIONS))
-        middle = np.full(P, np.mean(case.supply_bounds))
-        day = surrogate.day(deviations, np.full(P, case.middle_activity), middle)
-        terms = reward_terms(
-            case,
-            day.states,
-            day.inputs,
-            float(np.mean(market.product)),
-            float(np.mean(market.steam)),
-            day.violation,
-            0.0,
-        )
-        return total(terms)
-
-    return objective
-
-
-def _references(
-    case: LearningCase, targets: Targets, surrogate: Surrogate, options: TrainOptions, tell: Progress
-) -> dict[str, Array]:
-    """Best constants, for the nominal day and for whole campaigns: a grid, cross-entropy from its best, the better one.
-
-    A baseline deserves at least the care that the policy gets: cross-entropy alone was found to stop below the grid.
-    """
-    a = len(case.agents)
-    actor = Actor("constant", a, observation_size(case), ACTIONS)
-    cem = CemOptions(population=options.population, spread=0.2)
-    day = day_objective(case, targets, surrogate)
-    campaigns = campaign_objective(case, targets, surrogate, actor, options.campaigns)
-    judged = campaign_objective(case, targets, surrogate, actor, 3 * options.campaigns)
-    offsets = np.stack(np.meshgrid(*[CONSTANTS] * a, indexing="ij"), axis=-1).reshape(-1, a)
-    grid = np.stack([offsets, np.full_like(offsets, -1.0)], axis=-1).reshape(-1, actor.size)  # all the authority
-    out = {}
-    for name, objective, judge in (("nominal_optimal", day, day), ("best_constant", campaigns, judged)):
-        values = judge(grid, np.random.default_rng([23, options.seed]))
-        state = first_state(grid[np.argmax(values)], cem, options.seed)
-        for n in range(options.reference_iterations):
-            iterate(state, objective, cem)
-            tell(name, n + 1, options.reference_iterations)
-        pair = np.stack([grid[np.argmax(values)], np.clip(state.mean, -1.0, 1.0)])
-        out[name] = pair[np.argmax(judge(pair, np.random.default_rng([29, options.seed])))]
-    return out
 
 
 def _learning(case: LearningCase) -> dict[str, Any]:
