@@ -38,11 +38,17 @@ class Stream:
         self.half = self.agent.disturbance.design_set.radius / self.design.scale[:3]
         self.step, self.x = 0, np.zeros(3)
 
-    def feed(self, residual):
-        """One step after which the residual is `residual` times the design's half-widths."""
-        design = self.design
+    def feed(self, residual, lie=0.0):
+        """One step after which the residual is `residual` times the design's half-widths.
+
+        The sensors show the state of the step plus `lie` times them.
+        """
+        design, data = self.design, self.agent.controller.data
+        shown = self.x + np.asarray(lie) * self.half
+        data.x[:] = shown
+        self.agent.disturbance.move(data, np.zeros(1))  # what a decision does first
         report = self.loop.step(
-            self.step, design.physical_states(self.x), self.others, self.applied() if self.step else None, self.rest
+            self.step, design.physical_states(shown), self.others, self.applied() if self.step else None, self.rest
         )
         closed = self.design.model.A @ self.x  # under the law
         self.u_before = design.model.K @ self.x
@@ -82,10 +88,27 @@ def test_ten_per_cent_wild_outliers_do_not_move_the_set(designs):
     for _ in range(250):
         residual = 0.3 * rng.uniform(-1, 1, 3)
         kept = clean.feed(residual)
-        lied = poisoned.feed(residual + (rng.random() < 0.1) * 50 * rng.standard_normal(3))
+        lied = poisoned.feed(residual, (rng.random() < 0.1) * 50 * rng.standard_normal(3))
     assert lied.counts["outliers"] >= 15
     assert np.allclose(lied.share, kept.share, rtol=0.15)
     assert poisoned.loop.counts["drifts"] == 0
+
+
+def test_a_poisoned_stream_does_not_move_the_certified_mean(designs):
+    stream, rng = Stream(designs, Settings(model="linear", least=40, window=200, certify=20)), np.random.default_rng(6)
+
+    def mean():
+        learned = stream.agent.disturbance.mean
+        return np.zeros(3) if learned is None else learned(np.zeros(3), np.zeros(1), np.zeros(8)) / stream.half
+
+    for _ in range(250):
+        report = stream.feed(0.3 + 0.05 * rng.uniform(-1, 1, 3))
+    assert report.model_version >= 1 and np.allclose(mean(), 0.3, atol=0.05)
+    for _ in range(250):
+        report = stream.feed(0.3 + 0.05 * rng.uniform(-1, 1, 3), (rng.random() < 0.1) * 50 * rng.standard_normal(3))
+    assert report.counts["outliers"] >= 15
+    assert np.allclose(mean(), 0.3, atol=0.05)
+    assert np.all(report.share < 0.5)
 
 
 def test_residuals_that_stay_beyond_the_design_are_a_drift_that_is_named(designs):

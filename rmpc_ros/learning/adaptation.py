@@ -154,7 +154,7 @@ class Adaptation:
         self._wild.append(wild)
         if wild:
             self.counts["outliers"] += 1
-            if 2 * sum(self._wild) > RECENT:
+            if 4 * sum(self._wild) > 3 * RECENT:
                 return self._react("residuals stay beyond what the design reckons with: no promise covers them")
             return ""
         self.counts["residuals"] += 1
