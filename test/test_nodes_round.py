@@ -27,6 +27,7 @@ def ready(wait: float = 1.0) -> Round:
     assert made.due(0.0)
     first = made.take()
     assert {p.agent for p in first.promises} == {"n1", "n2"}
+    assert first.applied is None  # before the first step nothing was applied
     return made
 
 

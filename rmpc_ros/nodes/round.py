@@ -45,7 +45,7 @@ class Round:
         self._neighbours = tuple(neighbours)
         self._own: tuple[int, Vector, float] | None = None
         self._done = -1
-        self._applied: tuple[int, Vector] = (-1, np.zeros(0))
+        self._applied: tuple[int, Vector] = (-2, np.zeros(0))  # of no step, not of the one before the first
         self._measured: dict[str, tuple[int, Vector]] = {}
         self._newest: dict[str, int] = {}
         self._held: list[ForecastSet] = []

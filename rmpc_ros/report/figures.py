@@ -122,6 +122,8 @@ def _width(agent: AgentData) -> dict[str, float]:
     near = np.concatenate([w[:NEXT] for w in widths])
     low, high = agent.limits("states")
     box: Vector = agent.invariant_box()[1] / ((high - low) / 2)
+    limited = np.isfinite(high - low)  # a share of no limit is no figure
+    near, box = near[:, limited], box[limited]
     return {
         "median": float(np.median(everything)),
         "max": float(np.max(everything)),
