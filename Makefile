@@ -31,7 +31,7 @@ $(STAMPS)/environment:
 	@"$(PYTHON)" -m venv $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
-requirements := requirements.txt requirements-ros.txt requirements-dev.txt requirements-peers.txt requirements-train.txt
+requirements := requirements.txt requirements-ros.txt requirements-dev.txt requirements-peers.txt requirements-train.txt requirements-tennessee.txt
 
 $(STAMPS)/packages: $(requirements) constraints.txt $(STAMPS)/environment
 	@echo "setup: Python packages (the first time takes a few minutes)"

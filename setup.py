@@ -28,7 +28,7 @@ setup(
     maintainer_email=package.find("maintainer").get("email"),
     python_requires=">=3.11",
     install_requires=requirements(),
-    extras_require={"train": requirements("requirements-train.txt")},
+    extras_require={extra: requirements(f"requirements-{extra}.txt") for extra in ("train", "tennessee")},
     packages=find_packages(include=["rmpc_ros", "rmpc_ros.*"], exclude=["rmpc_ros.nodes", "rmpc_ros.nodes.*"]),
     package_data={"": ["*.yaml", "*.csv", "*.json", "py.typed"]},
     data_files=[("share/rmpc_ros/config", sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("config/*.yaml")))],

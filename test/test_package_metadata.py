@@ -36,7 +36,13 @@ ROSDEP_KEYS = {
 WITHOUT_ROSDEP_KEY = {"clarabel", "highspy", "piqp", "daqp", "plotly", "mcap", "gymnasium", "pettingzoo"}
 """On a ROS machine these come by `pip install -r requirements.txt` (docs/building.md says so)."""
 
-IMPORTED_AS = {"scikit-learn": "sklearn", "ruamel-yaml": "ruamel", "tensorboardx": "tensorboardX"}
+IMPORTED_AS = {
+    "scikit-learn": "sklearn",
+    "ruamel-yaml": "ruamel",
+    "tensorboardx": "tensorboardX",
+    "tep-studio": "tep_studio",
+}
+EXTRAS = ("train", "tennessee")
 ROS_MACHINE_ONLY = {"launch", "launch_ros", "ament_index_python"}
 
 
@@ -91,9 +97,10 @@ def test_setup_needs_what_requirements_list(distribution) -> None:
     assert {Requirement(line) for line in distribution.install_requires} == set(
         requirements("requirements.txt").values()
     )
-    assert {Requirement(line) for line in distribution.extras_require["train"]} == set(
-        requirements("requirements-train.txt").values()
-    )
+    assert set(distribution.extras_require) == set(EXTRAS)
+    for extra in EXTRAS:
+        required = set(requirements(f"requirements-{extra}.txt").values())
+        assert {Requirement(line) for line in distribution.extras_require[extra]} == required
 
 
 def test_setup_ships_the_ros_free_rooms_only(distribution) -> None:
@@ -116,7 +123,7 @@ def test_every_requirement_has_a_rosdep_key_or_a_reason(package: ET.Element) -> 
     assert all(name in building for name in names & WITHOUT_ROSDEP_KEY)
 
 
-@pytest.mark.parametrize("kind", ["", "-ros", "-dev", "-peers", "-train"])
+@pytest.mark.parametrize("kind", ["", "-ros", "-dev", "-peers", *(f"-{extra}" for extra in EXTRAS)])
 def test_constraints_pin_every_requirement_to_an_allowed_version(kind: str) -> None:
     file = f"requirements{kind}.txt"
     pinned = {name: next(iter(r.specifier)) for name, r in requirements("constraints.txt").items()}
@@ -127,13 +134,14 @@ def test_constraints_pin_every_requirement_to_an_allowed_version(kind: str) -> N
 
 
 def test_run_time_requirements_have_lower_and_upper_bounds() -> None:
-    for requirement in [*requirements("requirements.txt").values(), *requirements("requirements-train.txt").values()]:
+    files = ("requirements.txt", *(f"requirements-{extra}.txt" for extra in EXTRAS))
+    for requirement in [r for file in files for r in requirements(file).values()]:
         assert {clause.operator for clause in requirement.specifier} == {">=", "<"}, requirement
 
 
 def test_what_the_code_imports_is_required_and_the_other_way_round() -> None:
     imported = top_level_imports(*(ROOT / "rmpc_ros").rglob("*.py"))
-    files = ("requirements.txt", "requirements-train.txt")
+    files = ("requirements.txt", *(f"requirements-{extra}.txt" for extra in EXTRAS))
     required = {IMPORTED_AS.get(name, name) for file in files for name in requirements(file)}
     compared = set(requirements("requirements-peers.txt")) | {"csnlp"}  # csnlp: what dmpcrl's problems are written in
     imported |= {"plotly"}  # its browser library is read as a file (report/panels.py)

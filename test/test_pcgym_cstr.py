@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rmpc_ros.errors import ConfigError
+from rmpc_ros.errors import ConfigError, NumericalError
 from rmpc_ros.plants import cstr
 from rmpc_ros.studies import pcgym_cstr
 from rmpc_ros.studies._pcgym_cstr import (
@@ -48,10 +48,8 @@ def test_the_return_is_the_sum_of_squared_gaps_of_99_states(plant) -> None:
     assert Task(plant).play(Replay(np.full(99, 298.5))).reward == pytest.approx(-90.39325, abs=2e-3)
 
 
-def test_a_late_set_point_is_shown_late() -> None:
-    task = Task.__new__(Task)  # no plant is needed to ask what is shown
-    object.__setattr__(task, "setpoints", PUBLISHED)
-    object.__setattr__(task, "late", 1)
+def test_a_late_set_point_is_shown_late(plant) -> None:
+    task = Task(plant, late=1)
     assert [task.shown(k) for k in (0, 50, 51)] == [0.85, 0.85, 0.90]
 
 
@@ -62,8 +60,6 @@ def test_the_oracle_reproduces_the_published_return_with_the_published_timing(pl
 
 
 def test_an_oracle_that_ipopt_cannot_solve_is_an_error(plant) -> None:
-    from rmpc_ros.errors import NumericalError
-
     with pytest.raises(NumericalError, match="IPOPT ended with"):
         Oracle(3).plan(np.array([np.nan, 330.0]), np.full(3, 0.85))
 
@@ -124,11 +120,9 @@ def test_training_is_reproducible_from_the_seed(plant) -> None:
     assert np.array_equal(first, second) and np.any(first != 0)
 
 
-def test_impossible_settings_are_named() -> None:
-    from pathlib import Path
-
+def test_impossible_settings_are_named(tmp_path) -> None:
     with pytest.raises(ConfigError, match="episodes = 0"):
-        pcgym_cstr.run(dict(pcgym_cstr.STUDY.defaults) | {"episodes": 0}, Path())
+        pcgym_cstr.run(dict(pcgym_cstr.STUDY.defaults) | {"episodes": 0}, tmp_path)
 
 
 def test_the_task_uses_the_plants_room_numbers() -> None:

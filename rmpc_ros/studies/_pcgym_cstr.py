@@ -44,7 +44,7 @@ UNCERTAIN = ("k0", "UA")
 
 ACTOR = Actor("affine", 1, 5, 2)
 """Observations: 1, set-point error, T, the two model errors seen. Actions: target offset, log of the move weight."""
-OFFSET_REACH = 0.02  # mol/L
+OFFSET_REACH = 0.01  # mol/L
 WEIGHT_REACH = 2.0  # decades
 ERROR_FILTER = 0.3
 
