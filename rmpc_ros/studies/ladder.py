@@ -31,7 +31,7 @@ def run_study(settings: Settings, folder: Path) -> dict[str, Any]:
     """All rungs on all seeds, then the transfers on the scenario's plant and on the shipped one."""
     case = tight_case()
     if settings["train"]:
-        policy = train(case, settings["iterations"], settings["population"], settings["steps"], seed=0)
+        policy = train(case, settings["iterations"], settings["population"], seed=0)
         policy.save(folder / "policy.json")
     else:
         policy = load_policy(POLICY)
@@ -228,10 +228,10 @@ STUDY = Study(
         "first_seed": 2000,
         "steps": 200,
         "modes": list(CONTROLLERS),
-        "transfer_steps": 1200,
+        "transfer_steps": 600,
         "dwell": 12,
         "train": False,
-        "iterations": 7,
+        "iterations": 0,
         "population": 10,
     },
     run=run_study,
