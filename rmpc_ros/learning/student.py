@@ -1,8 +1,8 @@
 """What an agent makes of a learner's updates: checks, adopts between two steps, asks its policy, or refuses.
 
-A set shrinks over several steps, as fast as `Agent.set_disturbance` allows; one that has broken a promise is given up.
-A policy is asked every `decide` steps: local observation, action, certified target (`local_target`),
-`Agent.set_target`. What is refused leaves everything as it is.
+A set shrinks over several steps, as fast as `Agent.set_disturbance` allows; a larger one waits until a plan with it
+keeps the promise in force; one that has broken a promise is given up. A policy is asked every `decide` steps: local
+observation, action, certified target (`local_target`), `Agent.set_target`. What is refused leaves everything as it is.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Student:
         self._observation = LocalObservation(config, self._name)
         self._adoption = Adoption(agent.design, self._observation)
         self._target = LocalTarget(config, agent.design)
-        self._members: Box | None = None
+        self._members: tuple[Box, int] | None = None  # wanted, and its version
         self._mean = np.zeros(agent.design.nx)
         self._policy: tuple[Actor, Vector] | None = None
         self._seen: list[Mapping[str, Vector]] = []
@@ -71,23 +71,28 @@ class Student:
             raise DataError("this agent adapts its own set and model (section adaptation)")
         return self._adoption.check(update)
 
-    def adopt(self, update: Update, content: Any) -> None:
-        """Use a checked update from the next step on.
+    def adopt(self, update: Update, content: Any) -> str:
+        """Use a checked update from the next step on; says so, or what it waits for.
 
         Raises
         ------
-        SetError, SolverError
-            The set is not certified for this agent now; the one in force stays.
+        SetError
+            The set is not certified for this agent; the one in force stays.
         """
         match update.subject:
             case "uncertainty":
-                self._agent.set_disturbance(content)
-                self._members = content
+                before, self._members = self._members, (content, update.version)
+                try:
+                    return self._towards() or f"adopted uncertainty version {update.version}"
+                except SetError:
+                    self._members = before
+                    raise
             case "model":
                 self._mean = content / self._agent.design.scale[: self._agent.design.nx]
             case "policy":
                 self._policy = content
         self.versions = replace(self.versions, **{update.subject: update.version})
+        return f"adopted {update.subject} version {update.version}"
 
     def decided(
         self, step: int, state: Vector, neighbours: Mapping[str, Vector], promises: Mapping[str, ForecastSet]
@@ -104,7 +109,7 @@ class Student:
         -------
         What is worth telling; empty for nothing.
         """
-        told = self._shrink_on()
+        told = self._go_on()
         if np.all(np.isfinite(state)):
             self._seen.append({self._name: state, **neighbours})
         if self._policy is None or step % self._decide or not self._seen:
@@ -118,20 +123,29 @@ class Student:
             return f"policy {self.versions.policy}: {error}"
         return told
 
-    def _shrink_on(self) -> str:
+    def _go_on(self) -> str:
+        """A set is reached in several steps, or waits until its plan exists; one that has broken a promise is gone."""
         if self._members is None:
             return ""
+        members, version = self._members
         force = self._agent.disturbance
-        if force.lost:
-            told = f"gave up set {self.versions.uncertainty}: {force.lost}"
+        if force.lost and self.versions.uncertainty == version:
+            told = f"gave up set {version}: {force.lost}"
             self._members, self.versions = None, replace(self.versions, uncertainty=0)
             return told
-        behind = np.maximum(self._members.lower - force.present.lowest, force.present.highest - self._members.upper)
-        if np.any(behind > CLOSE * force.design_set.radius):
-            try:
-                self._agent.set_disturbance(self._members)
-            except (SetError, SolverError) as error:  # it stays as large as it is now
-                return f"set {self.versions.uncertainty} shrinks no further for now: {error}"
+        behind = np.maximum(members.lower - force.present.lowest, force.present.highest - members.upper)
+        reached = not np.any(behind > CLOSE * force.design_set.radius)
+        return "" if reached and self.versions.uncertainty == version else self._towards()
+
+    def _towards(self) -> str:
+        """One step to the wanted set; why not, where there is no plan with it now."""
+        assert self._members is not None
+        members, version = self._members
+        try:
+            self._agent.set_disturbance(members)
+        except SolverError as error:
+            return f"set {version} waits, as large as the last one was: {error}"
+        self.versions = replace(self.versions, uncertainty=version)
         return ""
 
     def _action(self, promises: Mapping[str, ForecastSet]) -> Vector:

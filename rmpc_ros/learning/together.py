@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.config import PlantConfig
-from rmpc_ros.errors import DataError, SetError, SolverError
+from rmpc_ros.errors import DataError, SetError
 from rmpc_ros.learning.learner import Learner
 from rmpc_ros.learning.local_reward import LocalReward
 from rmpc_ros.learning.stepwise import Stepwise
@@ -99,7 +99,7 @@ class Together:
         for name in update.agents or self.agents:
             try:
                 self.students[name].adopt(update, self.students[name].check(update))
-            except (DataError, SetError, SolverError) as error:
+            except (DataError, SetError) as error:
                 self.account.refused.append((step, name, str(error)))
 
     def _watch(self, step: int, decisions: dict[str, Decision]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rmpc_ros.errors import DataError, MessageError, SetError, SolverError
+from rmpc_ros.errors import DataError, MessageError, SetError
 from rmpc_ros.learning.adoption import ACCEPTED
 from rmpc_ros.learning.student import Student
 from rmpc_ros.learning.update import SUBJECTS, Subject, Update
@@ -81,11 +81,9 @@ class Updates(AgentPart):
         for subject, (update, content) in list(self._waiting.items()):
             del self._waiting[subject]
             try:
-                self._student.adopt(update, content)
-            except (SetError, SolverError) as error:
+                self._say(self._student.adopt(update, content))
+            except SetError as error:
                 self._refuse(subject, update.version, error)
-                continue
-            self._say(f"adopted {subject} version {update.version}")
         promises = self._transitions.stepwise.promises
         told = self._student.decided(inputs.step, inputs.state, inputs.neighbour_states, promises)
         if told:

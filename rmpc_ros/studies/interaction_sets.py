@@ -168,9 +168,9 @@ STUDY = Study(
     {
         "plant": "reactor_separator",
         "seeds": [0, 1, 2, 3, 4, 5],
-        "steps": 800,
+        "steps": 500,
         "training_seed": 100,
-        "training_steps": 600,
+        "training_steps": 400,
         "block": 50,
     },
     run,
