@@ -135,8 +135,9 @@ def test_the_stated_probability_of_explored_outputs_is_the_policys(make: Make) -
 
 
 def test_mappo_earns_more_than_the_tuned_controllers_and_resumes_to_the_same_numbers(
-    make: Make, tmp_path: Path
+    make: Make, case: LearningCase, tmp_path: Path
 ) -> None:
+    what = {"seed": 4, "learning": case.learning.model_dump(mode="json")}
     straight = make(4)
     before = straight._validate(straight.best)
     for _ in range(12):
@@ -145,16 +146,16 @@ def test_mappo_earns_more_than_the_tuned_controllers_and_resumes_to_the_same_num
     stopped = make(4)
     for _ in range(5):
         stopped.iterate()
-    stopped.save(tmp_path / "c.pt", {"seed": 4})
+    stopped.save(tmp_path / "c.pt", what)
     resumed = make(4)
-    resumed.load(tmp_path / "c.pt", {"seed": 4})
+    resumed.load(tmp_path / "c.pt", what)
     assert resumed.iteration == 5
     for _ in range(7):
         resumed.iterate()
     assert np.array_equal(resumed.result(), straight.result())
     assert resumed.curve == straight.curve
     with pytest.raises(DataError, match="another training"):
-        make(4).load(tmp_path / "c.pt", {"seed": 5})
+        make(4).load(tmp_path / "c.pt", what | {"seed": 5})
     (tmp_path / "c.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(DataError, match="cannot be used"):
         make(4).load(tmp_path / "c.pt", {"seed": 4})
