@@ -144,6 +144,17 @@ def test_gifts_that_nobody_has_made_are_noticed_in_time():
 
 
 # -- the guard --------------------------------------------------------------------------------------------------------
+def test_who_is_silent_is_a_suspect_until_it_speaks_again():
+    guard = Guard(STEAM, N)
+    for step in range(1, 12):
+        guard.hear(said("a", step))
+        guard.hear(said("c", step))
+        guard.cut(step, {user: np.zeros(1) for user in STEAM.users})
+    assert "has not stated" in guard.suspects["b"] and set(guard.suspects) == {"b"}
+    guard.hear(said("b", 11))
+    assert guard.suspects == {}
+
+
 def test_the_guard_cuts_at_the_share_and_names_who_wanted_more():
     guard = Guard(STEAM, N)
     out = guard.cut(0, {"a": np.array([7.0]), "b": np.array([3.0]), "c": np.array([3.5])})

@@ -55,6 +55,16 @@ class Guard:
             raise
         self._heard[said.agent] = max(said.step, self._heard[said.agent])
 
+    @property
+    def suspects(self) -> dict[str, str]:
+        """Who was named, and who has stopped stating its use and not begun again."""
+        silent = {
+            user: f"'{user}' has not stated its use of {self.design.name} for {SILENT} steps"
+            for user, step in self._heard.items()
+            if self.book.step - step > SILENT + DELAY
+        }
+        return silent | self.named
+
     def cut(self, step: int, inputs: dict[str, Vector]) -> dict[str, Vector]:
         """Inputs (nu,) of all agents for a step, physical, as they may be applied."""
         design, out = self.design, dict(inputs)
@@ -75,8 +85,6 @@ class Guard:
                     )
             out[user] = u
             self.use += float(design.weights[i] * u[n])
-            if step - self._heard[user] > SILENT + DELAY:
-                self.named.setdefault(user, f"'{user}' has not stated its use of {design.name} for {SILENT} steps")
         for user in self.book.unproven:
             self.named.setdefault(user, f"'{user}' rests on gifts of {design.name} that nobody has made")
         self.largest = max(self.largest, self.use)

@@ -159,14 +159,15 @@ class Headers:
         """Inputs as they may be applied, and a word on /diagnostics about every resource."""
         for name, guard in self.guards.items():
             inputs = guard.cut(step, inputs)
+            suspects = guard.suspects
             self._node.diagnostics.say(
                 f"resource {name}",
-                ERROR if guard.named else OK,
-                "; ".join(guard.named.values()) or f"{guard.use:.6g} of {guard.design.capacity:g} {guard.design.unit}",
+                ERROR if suspects else OK,
+                "; ".join(suspects.values()) or f"{guard.use:.6g} of {guard.design.capacity:g} {guard.design.unit}",
                 capacity=guard.design.capacity,
                 use=guard.use,
                 largest_use=guard.largest,
-                named=", ".join(sorted(guard.named)) or "none",
+                named=", ".join(sorted(suspects)) or "none",
                 **{f"cut_{user}": count for user, count in guard.cuts.items()},
             )
         return inputs

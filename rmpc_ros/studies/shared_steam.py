@@ -100,7 +100,7 @@ def simulate(
         rows["states"].append([float(truth[n][0]) for n in designs])
         plant.step(applied, nominal if draw is None else draw(k))
     named = {receiver: dict(u.suspects) for receiver, u in users.items() if receiver not in liars} | {
-        "header": guard.named
+        "header": guard.suspects
     }
     return {
         "resource": resource,
