@@ -153,7 +153,7 @@ def table(result: dict[str, Any]) -> Iterable[str]:
 STUDY = Study(
     defaults={
         "steps": 1800,
-        "seeds": 10,
+        "seeds": 4,
         "seed": 100,
         "calm": 0.3,
         "wild": 0.95,

@@ -244,7 +244,7 @@ def table(result: dict[str, Any]) -> Iterable[str]:
 STUDY = Study(
     defaults={
         "steps": 400,
-        "seeds": 5,
+        "seeds": 3,
         "seed": 201,
         "missing": 0.1,
         "composition_every": 10,
