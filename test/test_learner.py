@@ -26,6 +26,7 @@ from rmpc_ros.network.agent import Agent
 from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.network.residual_set import design_bounds
 from rmpc_ros.network.system import design_agents
+from rmpc_ros.studies.interaction_sets import RUNS, STUDY
 
 FILE = Path(__file__).parents[1] / "config" / "reactor_separator.yaml"
 Designs = dict[str, AgentDesign]
@@ -242,3 +243,14 @@ def test_a_given_policy_of_another_plant_is_refused(plant: tuple[PlantConfig, De
     other = replace(constant(0.5), plant="elsewhere")
     with pytest.raises(ConfigError, match="for plant 'elsewhere'"):
         Learner(config, designs, Ledger(tmp_path / "versions.db", "r"), first=other)
+
+
+def test_the_study_of_interaction_sets_pairs_its_runs(tmp_path: Path) -> None:
+    small = {"seeds": [0], "steps": 165, "training_steps": 80, "block": 55}
+    result = STUDY.run(dict(STUDY.defaults) | small, tmp_path)
+    tuned, static, online = (result["runs"][name] for name in RUNS)
+    assert tuned["gain_per_hour"] == 0.0 and tuned["share_last"] == static["share_last"] == 1.0
+    assert online["share_last"] < 1.0 and online["sets_published"] >= 1
+    assert all(row["violations"] == 0 for row in (tuned, static, online))
+    assert len(online["gain_over_time"]) == 3 and Path(result["picture"]).stat().st_size > 10_000
+    assert STUDY.table is not None and any("online over static" in line for line in STUDY.table(result))
