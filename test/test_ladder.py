@@ -260,16 +260,14 @@ def test_where_the_glide_is_not_sure_safety_wins_and_the_bump_is_told(designs):
     design = designs["reactor1"]
     agent = LadderAgent(design, {}, "pid")
     agent.start(0)
-    far = design.terminal.copy()
-    far[:2] = 0.0
-    edge = design.physical_states(0.98 * far[: design.nx])
-    agent.step(0, edge)
-    agent.actuated(design.physical_inputs(np.array([0.4])))  # heats at the upper face
-    agent.step(1, edge)
+    hot = design.steady_state + np.array([0.0, 0.0, 9.0])  # of 10 K
+    agent.step(0, hot)
+    agent.actuated(design.physical_inputs(np.array([0.4])))  # and heats
+    agent.step(1, hot)
     agent.set_mode("robust")
-    decision = agent.step(2, edge)
-    assert decision.mode == "optimal"
-    assert agent.transfer.bump > 1.0
+    decision = agent.step(2, hot)
+    assert decision.mode in ("backup", "safe")  # the state has left the invariant box long ago
+    assert agent.transfer.bump > 1.0 and decision.input < design.steady_input
     assert f"{agent.transfer.bump:.2g} %" in decision.report.reason
 
 

@@ -15,9 +15,10 @@ get the bound |u_k - u*| <= d on the first input of their certified problem. d i
 in the first step, twice that in the second, and so on, until it is no bound any more.
 
 A PID may hold an input that no promise allows: further from the backup law than the authority. The MPC then glides:
-u = u* moved by d towards the authority, as long as the next state lies in the invariant box for all that neighbours
-promise and all disturbances. These steps are still uncertified, as the PID's were. Where that is not sure, or the
-problem has no solution with the bound, safety wins: what is certified is applied at once, and the bump is reported.
+u = u* moved by d towards the authority, as long as the next state is sure to come no nearer to a limit than half-way
+from the invariant box, whatever neighbours do inside their promises and disturbances in their set. These steps are still
+uncertified, as the PID's were. Where that is not sure, or the problem has no solution with the bound, safety wins: what
+is certified is applied at once, and the bump is reported.
 """
 
 from __future__ import annotations
@@ -296,7 +297,8 @@ class LadderAgent(Agent):
     def _glide(self) -> Vector | None:
         """Deviation (nu,) from the backup law on the way to the authority; None where it is not needed or not safe.
 
-        It is safe where the next state lies in the invariant box, whatever the neighbours do inside their promises.
+        It is safe where the next state comes no nearer to a limit than half-way from the invariant box, whatever the
+        neighbours do inside their promises.
         """
         authority, ramp = self._authority, self._ramp
         if ramp is None or np.all(np.abs(self._about) <= authority + ramp):
@@ -309,7 +311,8 @@ class LadderAgent(Agent):
         upper = middle + around + model.disturbance_support(np.eye(nx))
         lower = middle - around - model.disturbance_support(-np.eye(nx))
         box = self.design.terminal[:nx]
-        safe = np.all(upper <= box) and np.all(lower >= -box)
+        zone = np.maximum(box, (box + 1.0) / 2.0)  # 1 is the limit
+        safe = np.all(upper <= zone) and np.all(lower >= -zone)
         inside = np.all(u >= model.input_lower) and np.all(u <= model.input_upper)
         return c if safe and inside else None
 

@@ -58,7 +58,7 @@ def run_study(settings: Settings, folder: Path) -> dict[str, Any]:
         "modes": {mode: _summary(runs[mode], cost[mode], violations[mode]) for mode in rungs},
         "differences": steps,
         "cost_falls": all(step["cost"]["interval"][1] < 0 for step in steps.values()),
-        "violations_fall": all(_falls(step["violations"], step["violations"]["from"]) for step in steps.values()),
+        "violations_fall": all(_falls(step["violations"]) for step in steps.values()),
         "transfers": {
             "shipped": transfers(shipped_case(), policy, settings["transfer_steps"], settings["dwell"]),
             "scenario": transfers(case, policy, settings["transfer_steps"], settings["dwell"]),
@@ -93,9 +93,9 @@ def paired(lower: Vector, upper: Vector) -> dict[str, Any]:
     }
 
 
-def _falls(step: dict[str, Any], before: float) -> bool:
-    """Significantly fewer, or none after none."""
-    return bool(step["interval"][1] < 0 or (before == 0 and step["to"] == 0))
+def _falls(step: dict[str, Any]) -> bool:
+    """Fewer, or none after none; whether that is significant the interval says."""
+    return bool(step["difference"] < 0 or (step["from"] == 0 and step["to"] == 0))
 
 
 def _summary(outcomes: list[Outcome], cost: Vector, violations: Vector) -> dict[str, Any]:
@@ -211,7 +211,9 @@ def table(result: dict[str, Any]) -> list[str]:
             f"({step['cost']['percent']:+.2f} %), better on {step['cost']['better_on']}; "
             f"violations {fewer['difference']:+.2f} [{fewer['interval'][0]:+.2f}, {fewer['interval'][1]:+.2f}]"
         )
-    lines.append(f"cost falls on every rung: {result['cost_falls']}; violations: {result['violations_fall']}")
+    lines.append(
+        f"cost falls significantly on every rung: {result['cost_falls']}; violations: {result['violations_fall']}"
+    )
     for plant, found in result["transfers"].items():
         lines.append(
             f"transfers, {plant} plant: {found['count']} changes, largest bump {found['largest_bump']:.2f} % of the "
