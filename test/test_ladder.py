@@ -258,7 +258,7 @@ def test_an_mpc_glides_from_an_input_that_no_promise_allows(designs):
 
 def test_where_the_glide_is_not_sure_safety_wins_and_the_bump_is_told(designs):
     design = designs["reactor1"]
-    agent = LadderAgent(design, {}, "pid")
+    agent = LadderAgent(design, {"Q1": PidLoop(closed_loop_time=36000.0)}, "pid")  # asleep
     agent.start(0)
     hot = design.steady_state + np.array([0.0, 0.0, 9.0])  # of 10 K
     agent.step(0, hot)

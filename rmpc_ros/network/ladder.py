@@ -16,9 +16,9 @@ in the first step, twice that in the second, and so on, until it is no bound any
 
 A PID may hold an input that no promise allows: further from the backup law than the authority. The MPC then glides:
 u = u* moved by d towards the authority, as long as the next state is sure to come no nearer to a limit than half-way
-from the invariant box, whatever neighbours do inside their promises and disturbances in their set. These steps are still
-uncertified, as the PID's were. Where that is not sure, or the problem has no solution with the bound, safety wins: what
-is certified is applied at once, and the bump is reported.
+from the invariant box, whatever neighbours do inside their promises and disturbances in their set. These steps are
+still uncertified, as the PID's were. Where that is not sure, or the problem has no solution with the bound, safety
+wins: what is certified is applied at once, and the bump is reported.
 """
 
 from __future__ import annotations
