@@ -102,6 +102,7 @@ class Learner:
         self._bounds = {name: design_bounds(design) for name, design in designs.items()}
         self._heard = self._looked = self._improved = self._postponed = -1
         self._note = "collects transitions"
+        self._reckon_with_means(self._agents)
         self.rollbacks = sum(u.certificate["stage"] == "roll-back" for u in ledger.entries("policy"))
         self._standing: Standing | None = None
 
@@ -379,7 +380,16 @@ class Learner:
             certificate = certificate | {"version": version}
         update = Update(subject, self.plant, agents, version, kind, content, certificate)
         self.ledger.enter(update)
+        if subject == "model":
+            self._reckon_with_means(agents)
         return update
+
+    def _reckon_with_means(self, agents: Iterable[str]) -> None:
+        """The replay's agents choose targets as the plant's do."""
+        for agent in agents:
+            model, design = self.ledger.in_force("model", agent), self.designs[agent]
+            if model is not None:
+                self.replay.means[agent] = np.array(model.content["mean"], float) / design.scale[: design.nx]
 
     def _seen(self, subject: Subject) -> int:
         """Newest version that an agent says it runs: of an earlier learner whose ledger is gone."""

@@ -35,6 +35,10 @@ class Replay:
     ----------
     config : plant file with a section `learning`
     series : whose designs, network and rewards are used
+
+    Attributes
+    ----------
+    means : residual mean (nx,) that each agent reckons with in its targets, normalised
     """
 
     def __init__(self, config: PlantConfig, series: Series) -> None:
@@ -43,6 +47,7 @@ class Replay:
         self._decide = config.learning.online.decide
         self._observe = {name: LocalObservation(config, name) for name in series.designs}
         self._target = {name: LocalTarget(config, design) for name, design in series.designs.items()}
+        self.means = {name: np.zeros(design.nx) for name, design in series.designs.items()}
         first = next(iter(self._observe.values()))
         self.actor = Actor("affine", len(series.designs), first.size, ACTIONS)
         self._free = np.repeat(first.learnable(), ACTIONS)
@@ -90,7 +95,7 @@ class Replay:
             zeta = np.zeros((len(c), design.model.ng))
             for other, neighbour in design.neighbours.items():
                 zeta[:, neighbour.columns] = np.hstack([rests[other], c[:, series.loop.columns[other]]])
-            resting[name], deviation = self._target[name].choose(actions[:, i], zeta, np.zeros(design.nx))
+            resting[name], deviation = self._target[name].choose(actions[:, i], zeta, self.means[name])
             acts = np.any(actions[:, i] != 0.0, axis=-1)
             chosen[:, series.loop.columns[name]] = np.where(acts, deviation, 0.0)[:, None]
             resting[name] = np.where(acts[:, None], resting[name], 0.0)

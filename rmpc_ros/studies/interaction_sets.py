@@ -2,8 +2,8 @@
 
 One policy is trained on the disturbances of another seed (cross-entropy on a replay, as the learner does it). Then the
 real robust controllers live the same disturbances three times: nothing learned; the policy with the design's sets; the
-policy with sets and residual means that the learner publishes as the data come in. Paired by seed: what differs is what
-was learned. `share` is the half-width of the sets in force over the design's, `width` the promised half-width over the
+policy with sets that the learner publishes as the data come in. Paired by seed: what differs is what was learned.
+`share` is the half-width of the sets in force over the design's, `width` the promised half-width over the
 limits, `broken` promises broken (a learned set that was too small; declared, and answered with the design's set).
 """
 
@@ -29,7 +29,7 @@ from rmpc_ros.studies.registry import Settings, Study
 RUNS: dict[str, tuple[Subject, ...]] = {
     "tuned": (),
     "policy_static_sets": ("policy",),
-    "policy_online_sets": ("policy", "uncertainty", "model"),
+    "policy_online_sets": ("policy", "uncertainty"),
 }
 
 
