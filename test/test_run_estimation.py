@@ -25,12 +25,13 @@ STEPS, STUCK = 70, 25
 
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], RunData, Path]:
-    """The shipped file with its stuck thermometer earlier."""
+    """The shipped file with its stuck thermometer earlier, and with the learning loop."""
     folder = tmp_path_factory.mktemp("sensors")
     plant = folder / "sensors.yaml"
     text = FILE.read_text(encoding="utf-8")
     assert "begin: 90 min" in text
-    plant.write_text(text.replace("begin: 90 min", f"begin: {36 * STUCK} s"), encoding="utf-8")
+    text = text.replace("begin: 90 min", f"begin: {36 * STUCK} s")
+    plant.write_text(text.replace("\nnetwork:\n", "\nadaptation: {least: 20}\n\nnetwork:\n"), encoding="utf-8")
     words = ("run", str(plant), "--duration", str(36 * STEPS), "--speed", "max", "--json", "--out", str(folder / "run"))
     done = subprocess.run(
         [sys.executable, "-m", "rmpc_ros.cli", *words], capture_output=True, text=True, timeout=200, check=False
@@ -58,6 +59,14 @@ def test_the_stuck_thermometer_is_named_on_diagnostics_within_ten_steps(bad: Any
     assert STUCK <= since <= STUCK + 10
     others = [s for s in run.statuses if s.name.endswith("reactor2/agent: sensors") and "stuck" in s.message]
     assert not others
+
+
+def test_the_learning_loop_says_what_it_did(bad: Any) -> None:
+    _, run, _ = bad
+    said = [s for s in run.statuses if s.name.endswith("separator/agent: adaptation")]
+    assert int(said[-1].values["residuals"]) >= 0.8 * STEPS
+    assert int(said[-1].values["adopted"]) >= 1 and "learned set" in said[-1].message
+    assert 0 < float(said[-1].values["radius over design's (T3)"]) < 1
 
 
 def test_a_bag_is_a_log_and_one_with_too_few_readings_is_refused(bad: Any, tmp_path: Path) -> None:
