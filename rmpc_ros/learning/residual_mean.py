@@ -124,7 +124,7 @@ class MeanLearner:
         return self.verdict.adopted
 
     def _towards_trial(self, rows: Transitions) -> HybridModel:
-        """The newer model, or as far on the way to it as one adoption may move a prediction (the mean is linear in W)."""
+        """The newer model, or as far towards it as one adoption may move a prediction (the mean is linear in W)."""
         (new, _), (old, _) = (m.predict_many(rows.x, rows.u, rows.d) for m in (self._trial, self.certified))
         share = min(1.0, 0.99 / max(float(np.max(np.abs(new - old) / self._rule.change)), 1e-12))
         present, trial = self.certified.layer, self._trial.layer
