@@ -58,6 +58,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         result |= {"dmpcrl_ms": theirs, "dmpcrl_by_solver_ms": timings, "dmpcrl_note": "measured in this run"}
     result |= {"agentlib_note": "not re-measured: its agents run in its own environment; the quoted bound is used"}
     result["times_faster_than_dmpcrl"] = theirs / ours["nominal"]
+    result["robust_times_faster_than_dmpcrl_nominal"] = theirs / ours["robust"]  # below 1: slower
     result["times_faster_than_agentlib"] = QUOTED_MS["agentlib_mpc"] / ours["nominal"]
     return result
 
