@@ -22,7 +22,7 @@ from rmpc_ros.studies._pcgym_cstr import (
     physics,
 )
 
-SMALL = {"population": 4, "iterations": 1, "episodes": 1, "other_tanks": 1}
+SMALL = {"population": 4, "iterations": 1, "episodes": 1, "other_tanks": 1, "rounds": 1}
 
 
 @pytest.fixture(scope="module")

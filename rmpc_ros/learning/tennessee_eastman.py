@@ -59,16 +59,16 @@ class Setpoint:
 A, C = "reactor_feed_A_concentration", "reactor_feed_C_concentration"
 AGENTS: dict[str, tuple[Setpoint, Setpoint]] = {
     "reactor": (
-        Setpoint("reactor_pressure", ("reactor_pressure",), "kPa", 140.0, 35.0),
-        Setpoint("reactor_level", ("reactor_level",), "%", 15.0, 4.0),
+        Setpoint("reactor_pressure", ("reactor_pressure",), "kPa", 100.0, 15.0),
+        Setpoint("reactor_level", ("reactor_level",), "%", 10.0, 1.5),
     ),
     "feed": (
-        Setpoint("ya", (A, C), "%", 6.0, 1.5),
-        Setpoint("yac", (A, C), "mol%", 4.0, 1.0),
+        Setpoint("ya", (A, C), "%", 4.0, 0.6),
+        Setpoint("yac", (A, C), "mol%", 3.0, 0.4),
     ),
     "cooling": (
-        Setpoint("reactor_temperature", ("reactor_temperature",), "degC", 2.0, 0.5),
-        Setpoint("separator_level", ("separator_level",), "%", 15.0, 4.0),
+        Setpoint("reactor_temperature", ("reactor_temperature",), "degC", 1.5, 0.2),
+        Setpoint("separator_level", ("separator_level",), "%", 10.0, 1.5),
     ),
 }
 ACTIONS = 2
@@ -121,7 +121,8 @@ class TennesseeEastman:
     Parameters
     ----------
     prices : of the profit
-    disturbances : numbers (1 to 28) of the plant's disturbances that are active; 8 is a feed composition that wanders
+    disturbances : numbers (1 to 28) of the plant's disturbances that are active; 9, 10 and 11 are temperatures of two
+        feeds and of the reactor's cooling water that wander
 
     Raises
     ------
@@ -129,7 +130,7 @@ class TennesseeEastman:
         tep-studio is not installed, or a disturbance does not exist.
     """
 
-    def __init__(self, prices: Prices | None = None, disturbances: tuple[int, ...] = (8,)) -> None:
+    def __init__(self, prices: Prices | None = None, disturbances: tuple[int, ...] = (9, 10, 11)) -> None:
         if not installed():
             raise ConfigError('the Tennessee Eastman plant needs tep-studio: pip install "rmpc_ros[tennessee]"')
         if not all(1 <= number <= 28 for number in disturbances):
@@ -238,7 +239,9 @@ class TennesseeEastmanEnv(ParallelEnv):
 
     metadata = {"name": "rmpc_tennessee_eastman_v0", "render_modes": []}  # noqa: RUF012 - the API's class attribute
 
-    def __init__(self, hours: int = 24, prices: Prices | None = None, disturbances: tuple[int, ...] = (8,)) -> None:
+    def __init__(
+        self, hours: int = 24, prices: Prices | None = None, disturbances: tuple[int, ...] = (9, 10, 11)
+    ) -> None:
         self.plant, self.hours = TennesseeEastman(prices, disturbances), hours
         self.possible_agents = list(AGENTS)
         self.agents: list[str] = []

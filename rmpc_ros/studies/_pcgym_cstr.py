@@ -68,10 +68,10 @@ def physics() -> Physics:
 
 @dataclass(frozen=True)
 class Played:
-    """One episode: return, CPU seconds per decision, states (N, 2) and inputs (N-1,)."""
+    """One episode: return, CPU seconds of each decision (N-1,), states (N, 2) and inputs (N-1,)."""
 
     reward: float
-    cpu_s: float
+    cpu_s: Vector
     states: Matrix
     inputs: Vector
 
@@ -100,18 +100,18 @@ class Task:
     def play(self, controller: Controller) -> Played:
         """Let a controller run the tank through the episode."""
         controller.reset()
-        x, states, inputs, spent = START.copy(), [START], [], 0.0
+        x, states, inputs, spent = START.copy(), [START], [], []
         for k in range(len(self.setpoints) - 1):
             began = time.process_time()
             u = controller.step(x, self.shown(k))
-            spent += time.process_time() - began
+            spent.append(time.process_time() - began)
             u = min(max(u, COOLANT[0]), COOLANT[1])
             x = self.plant.advance(x, [u], FEED, self.factors)
             states.append(x)
             inputs.append(u)
         rows = np.array(states)
         gaps = rows[1:, 0] - self.setpoints[1:]
-        return Played(-REWARD_SCALE * float(gaps @ gaps), spent / len(inputs), rows, np.array(inputs))
+        return Played(-REWARD_SCALE * float(gaps @ gaps), np.array(spent), rows, np.array(inputs))
 
 
 class Called:
