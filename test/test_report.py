@@ -77,7 +77,7 @@ class Story:
             **{"step": k, "iteration": 0, "kind": 1, "period": 36.0, "horizon": T, "shape": "box"},
             **{"names": ["x", "x_y", "u_law_deviation"], "center": np.zeros((T + 1) * n)},
             **{"scale": np.tile(half, T + 1), "transform": np.zeros(0), "terminal_center": np.zeros(n)},
-            **{"terminal_scale": 2 * half, "acknowledged_agent": ""},
+            **{"terminal_scale": 2 * half, "acknowledged_agent": "", "adopted": 0, "settled": 0},
         )
         self.write(
             *("/tank/a/report", "AgentReport", 36 * k),

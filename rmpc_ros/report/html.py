@@ -78,8 +78,8 @@ def _head(run: RunData, figures: Mapping[str, Any]) -> str:
 
 def _table(figures: Mapping[str, Any]) -> str:
     columns = [
-        *("agent", "controllers", "steps", *MODES, "on its plan", "violations", "promises broken", "solve p50 / p99 [ms]"),
-        *("promise width, median / max", "cost", "restarts"),
+        *("agent", "controllers", "steps", *MODES, "on its plan", "violations", "promises broken"),
+        *("solve p50 / p99 [ms]", "promise width, median / max", "cost", "restarts"),
     ]
     head = "".join(f"<th>{escape(c)}</th>" for c in columns)
     body = "".join(
