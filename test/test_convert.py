@@ -69,7 +69,16 @@ def a_command(memory: bool = True) -> convert.Command:
 
 def a_report() -> convert.Report:
     step = StepReport(
-        "backup", "infeasible", 1.5, 2.5, 0.75, {"T": 0.5, "Q": -0.1}, rng().uniform(size=(5, 2)), True, "x", "cooperative"
+        "backup",
+        "infeasible",
+        1.5,
+        2.5,
+        0.75,
+        {"T": 0.5, "Q": -0.1},
+        rng().uniform(size=(5, 2)),
+        True,
+        "x",
+        "cooperative",
     )
     return convert.Report("reactor2", 5, step, (1, 2, 3, 4, 5), 9)
 

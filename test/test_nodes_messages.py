@@ -235,12 +235,13 @@ def test_a_parameter_out_of_its_range_is_refused_with_what_is_allowed() -> None:
         make(spec, agent=7)
 
 
-def test_parameters_are_described_and_read_only() -> None:
+def test_parameters_are_described_and_read_only_but_for_the_mode() -> None:
     node = make(bringup.node_specs(load_plant(FILE), FILE, run="r")[0])
     assert isinstance(node, AgentNode)
     for name in node.values:
         descriptor = node.describe_parameter(name)
-        assert descriptor.description and descriptor.read_only
+        assert descriptor.description
+        assert descriptor.read_only == (name != "mode")
     assert node.describe_parameter("deadline").floating_point_range[0].to_value == 600.0
     node.destroy_node()
 
