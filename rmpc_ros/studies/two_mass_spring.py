@@ -173,7 +173,7 @@ STUDY = Study(
     defaults={
         "horizons": [5, 10, 15],
         "steps": 100,
-        "runs": 12,
+        "runs": 48,
         "n_train": 300,
         "n_calibration": 59,
         "caution": 10.0,
