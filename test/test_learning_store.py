@@ -172,6 +172,27 @@ def test_an_outbox_is_bounded_and_counts_what_that_costs(tmp_path: Path) -> None
         box.append(transition(400, value=float("nan")))
 
 
+def test_an_outbox_that_could_not_write_once_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.outbox"
+    box = Outbox(path, "r", capacity=3)
+    for step in range(3):
+        box.append(transition(step))
+    other = sqlite3.connect(path)
+    other.execute("create trigger full before insert on facts begin select raise(abort, 'the disk is full'); end")
+    other.commit()
+    with pytest.raises(DataError, match="the disk is full"):
+        box.acknowledge(0)
+    with pytest.raises(DataError, match="the disk is full"):
+        box.append(transition(3))
+    assert (len(box), box.acknowledged) == (4, -1)  # nothing is forgotten, and counted as it is in the file
+    other.execute("drop trigger full")
+    other.commit()
+    box.acknowledge(0)
+    box.append(transition(4))
+    assert [t.step for t, _ in Outbox(path, "r").pending(-1, 10)] == [2, 3, 4]
+    assert (len(box), box.acknowledged, box.dropped) == (3, 0, 1)
+
+
 def test_export_to_parquet_has_every_transition(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     with TransitionStore(tmp_path / "t.db") as store:

@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rmpc_ros.errors import DataError
@@ -96,10 +98,9 @@ class Outbox:
             )
             self._count += done.rowcount
             if self._count > self.capacity:
-                self._db.execute("begin")
-                self._db.execute("delete from kept where step = (select min(step) from kept)")
-                self._say(dropped=self.dropped + 1)
-                self._db.execute("commit")
+                with self._transaction():
+                    self._db.execute("delete from kept where step = (select min(step) from kept)")
+                    self._say(dropped=self.dropped + 1)
                 self._count, self.dropped = self._count - 1, self.dropped + 1
         except sqlite3.Error as error:
             raise DataError(f"outbox {self.path}: {error}") from error
@@ -109,13 +110,12 @@ class Outbox:
         if step <= self._acknowledged:
             return
         try:
-            self._db.execute("begin")
-            self._count -= self._db.execute("delete from kept where step <= ?", (step,)).rowcount
-            self._say(acknowledged=step)
-            self._db.execute("commit")
+            with self._transaction():
+                gone = self._db.execute("delete from kept where step <= ?", (step,)).rowcount
+                self._say(acknowledged=step)
         except sqlite3.Error as error:
             raise DataError(f"outbox {self.path}: {error}") from error
-        self._acknowledged = step
+        self._count, self._acknowledged = self._count - gone, step
 
     def before(self, step: int) -> int:
         """Newest step kept before a step; -1: none."""
@@ -134,6 +134,13 @@ class Outbox:
             found.append((decode(agent, int(step), layout, content, Versions(*versions)), link))
             link = int(step)
         return found
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing; a disk that is full once does not leave a transaction open for ever."""
+        self._db.execute("begin")
+        with self._db:  # commits, or rolls back on an error
+            yield
 
     def _say(self, **facts: object) -> None:
         self._db.executemany(
