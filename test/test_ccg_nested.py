@@ -64,7 +64,8 @@ def test_integer_recourse_equals_brute_force_over_a_grid(seed):
         assert costs[7] == pytest.approx(search.recourse(x, grid[7]).cost, abs=1e-6)
         found = search.worst(x)
         assert found.cost >= max(costs) - 1e-5  # at least as bad as every grid point
-        assert found.cost == pytest.approx(search.recourse(x, found.v).cost, abs=1e-9)
+        again = search.recourse(x, found.v).cost  # HiGHS lets rows be violated by 1e-6, another way from another start
+        assert found.cost == pytest.approx(again, abs=5e-6)
         assert found.cost <= max(costs) + 0.1  # and a grid point lies close
         assert union.contains(found.v)
 

@@ -22,7 +22,8 @@ def run(*command: str, folder: Path, **environment: str) -> str:
 def test_pip_installs_everything_but_messages_and_nodes(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
-    for name in ("setup.py", "package.xml", "requirements.txt", "pyproject.toml", "MANIFEST.in", "LICENSE"):
+    requirements = [path.name for path in ROOT.glob("requirements*.txt")]
+    for name in ("setup.py", "package.xml", *requirements, "pyproject.toml", "MANIFEST.in", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for folder in ("rmpc_ros", "config"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
