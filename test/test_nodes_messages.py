@@ -276,6 +276,20 @@ def test_a_shorter_promise_may_not_hide_an_enlargement_behind_its_end() -> None:
         check_successor(promise(3, 5), promise(3, 0))
 
 
+def test_a_damaged_epoch_does_not_become_everybodys() -> None:
+    from rmpc_ros.errors import PromiseError
+    from rmpc_ros.network.commitment import LARGEST_JUMP, check_successor
+    from rmpc_ros.network.forecast import ForecastSet as Promise
+
+    def promise(step: int, epoch: int) -> Promise:
+        tube, box = np.full((4, 1), 0.1), np.ones(1)
+        return Promise("a", step, 36.0, ("x",), 0 * tube, tube, 0 * box, box, iteration=epoch)
+
+    check_successor(promise(3, 7), promise(4, 7 + LARGEST_JUMP))
+    with pytest.raises(PromiseError, match="epoch 4000000000; epoch 7 is in force"):
+        check_successor(promise(3, 7), promise(4, 4_000_000_000))
+
+
 def test_a_late_decision_is_dropped_and_nothing_about_it_is_promised() -> None:
     promised: list[tuple[str, int]] = []
 

@@ -11,17 +11,19 @@ import numpy as np
 from rmpc_ros.errors import PromiseError
 from rmpc_ros.network.forecast import ForecastSet
 
+LARGEST_JUMP = 2**20  # of an epoch at once: everybody follows the newest one, so a damaged number must not become it
+
 
 def check_successor(old: ForecastSet, new: ForecastSet, tolerance: float = 1e-7) -> None:
     """Check that `new` may replace `old`: the same sender and quantities, later, and inside it unless the epoch is new.
 
-    The measured state that `new` begins with is not checked here: whether it keeps the promise is the receiver's
+    A new epoch is at most `LARGEST_JUMP` ahead. The measured state that `new` begins with is not checked here: whether it keeps the promise is the receiver's
     question to the measurement.
 
     Raises
     ------
     PromiseError
-        Names the quantity, the step and by how much the promise was enlarged.
+        Names the quantity, the step and by how much the promise was enlarged, or the epoch that cannot be.
     """
     if new.agent != old.agent or new.names != old.names:
         raise PromiseError(
@@ -30,6 +32,11 @@ def check_successor(old: ForecastSet, new: ForecastSet, tolerance: float = 1e-7)
         )
     if new.iteration < old.iteration:
         raise PromiseError(f"'{new.agent}' sent a promise of epoch {new.iteration}; epoch {old.iteration} is in force")
+    if new.iteration > old.iteration + LARGEST_JUMP:
+        raise PromiseError(
+            f"'{new.agent}' sent a promise of epoch {new.iteration}; epoch {old.iteration} is in force, and one of at "
+            f"most {LARGEST_JUMP} more can follow"
+        )
     if new.iteration > old.iteration:
         return
     if new.step < old.step:
