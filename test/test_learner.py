@@ -20,7 +20,9 @@ from rmpc_ros.learning.local_reward import LocalReward
 from rmpc_ros.learning.local_target import LocalTarget
 from rmpc_ros.learning.policy import Actor, Policy
 from rmpc_ros.learning.residual_fit import fit_residuals, rows_needed
+from rmpc_ros.learning.series import Series
 from rmpc_ros.learning.together import Together
+from rmpc_ros.learning.transition import Versions
 from rmpc_ros.learning.update import Update
 from rmpc_ros.network.agent import Agent
 from rmpc_ros.network.agent_design import AgentDesign
@@ -218,6 +220,58 @@ def test_a_policy_that_nobody_adopts_is_withdrawn(plant: tuple[PlantConfig, Desi
     together.run(95)
     assert [u.certificate["stage"] for u in ledger.entries("policy")][:2] == ["canary", "roll-back"]
     assert "not adopted by reactor1" in ledger.entries("policy")[1].certificate["reason"]
+
+
+def test_an_agent_that_was_away_has_time_to_adopt_again(plant: tuple[PlantConfig, Designs], tmp_path: Path) -> None:
+    config, designs = plant
+    learner = Learner(config, designs, Ledger(tmp_path / "versions.db", "r"))
+    together = Together(config, designs, None)
+    together.run(150)
+    learner.add(together.transitions)
+    whole = learner.series.stretch()
+    assert whole is not None
+    content = constants(parameters=[0.0] * 6)
+    evidence = {"stage": "everybody", "reference": standing(np.zeros(40), np.ones(40)).to_dict(), "made_at": 0}
+    policy = Update("policy", config.plant.name, tuple(designs), 3, "constant", content, evidence)
+    learner.ledger.enter(policy)
+    runs, other = dict.fromkeys(designs, Versions(policy=3)), {"reactor1": Versions()}
+    for away, kept in ((1, True), (50, True), (51, False)):
+        versions = [runs] * (len(whole.steps) - away) + [runs | other] * away
+        update = learner._judge(policy, replace(whole, versions=versions))
+        assert (update is None) == kept, away
+    assert learner.rollbacks == 1
+
+
+def test_a_candidate_is_compared_with_what_is_in_force(
+    plant: tuple[PlantConfig, Designs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, designs = plant
+    together = Together(config, designs, None)
+    together.run(90)
+    tried = []
+    for value in (0.0, -1.0):
+        learner = Learner(config, designs, Ledger(tmp_path / f"versions{value}.db", "r"))
+        learner.add(together.transitions)
+        stretch = learner.series.stretch()
+        assert stretch is not None
+        bad = constants(parameters=np.tile([value, -1.0 if value else 0.0], 3).tolist())
+        evidence = {"stage": "everybody", "reference": {}, "made_at": -500}
+        learner.ledger.enter(Update("policy", config.plant.name, tuple(designs), 1, "constant", bad, evidence))
+        zeros = np.zeros(learner.replay.actor.size)
+        monkeypatch.setattr(learner.replay, "improve", lambda *_, found=zeros: found)  # the file's own targets
+        tried.append([u.agents for u in learner._candidate(learner.ledger.entries("policy")[-1], stretch)])
+    assert tried == [[], [("reactor1",)]]  # nothing over nothing; much over a bad one
+
+
+def test_steps_that_never_become_complete_are_bounded(plant: tuple[PlantConfig, Designs]) -> None:
+    config, designs = plant
+    together = Together(config, designs, None)
+    together.run(40)
+    series = Series(config, designs, memory=10)
+    series.add(t for t in together.transitions if t.agent != "separator")
+    assert (series.newest, sorted(series._partial)) == (-1, list(range(29, 39)))
+    series.add(t for t in together.transitions if t.agent == "separator")
+    assert len(series) == 10 and series.newest == 38
 
 
 def test_a_killed_learner_goes_on_where_it_was(plant: tuple[PlantConfig, Designs], tmp_path: Path) -> None:

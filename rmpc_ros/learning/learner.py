@@ -35,7 +35,7 @@ from rmpc_ros.learning.policy import KINDS, Actor, Policy
 from rmpc_ros.learning.replay import Replay
 from rmpc_ros.learning.residual_fit import fit_residuals, rows_needed
 from rmpc_ros.learning.series import Series, Stretch
-from rmpc_ros.learning.transition import Transition
+from rmpc_ros.learning.transition import Transition, Versions
 from rmpc_ros.learning.update import SUBJECTS, Subject, Update
 from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.network.residual_set import design_bounds
@@ -223,16 +223,19 @@ class Learner:
         self._standing = standing(beyond, stretch.last(len(beyond)).margin)
         if latest is not None and latest.certificate["stage"] != "roll-back":
             update = self._judge(latest, stretch)
-            if update is not None or latest.certificate["stage"] == "canary":
-                return [update] if update is not None else []
+            if update is not None:
+                return [update]
+            if latest.certificate["stage"] == "canary" or not _runs(latest, stretch.versions[-1]):
+                return []
         return self._candidate(latest, stretch)
 
     def _judge(self, latest: Update, stretch: Stretch) -> Update | None:
         """The next stage of a policy that is in force somewhere; None where it stays as it is."""
         options, stage = self.options, latest.certificate["stage"]
-        running = np.array([all(v[a].policy == latest.version for a in latest.agents) for v in stretch.versions])
+        running = np.array([_runs(latest, versions) for versions in stretch.versions])
         since = self.series.newest - int(latest.certificate["made_at"])
         if not running[-1]:
+            since = min(since, int(np.argmax(running[::-1])) if running.any() else len(running))  # or came back
             if since > 3 * options.decide + 2 * options.settle:
                 return self._roll_back(latest, f"not adopted by {', '.join(latest.agents)} within {since} steps")
             return None
@@ -289,37 +292,28 @@ class Learner:
         The replay starts `BURN` steps earlier, where it can, so that it has forgotten its first state.
         """
         stretch = stretch.last(count + BURN)
+        return (stretch.reward - self._replayed(policy, stretch))[-count:]
+
+    def _replayed(self, policy: tuple[str, Mapping[str, Any]], stretch: Stretch) -> Array:
+        """Reward (T,) that a policy would have earned on the disturbances of a stretch."""
         kind, content = policy
         actor = Actor(
             next(k for k in KINDS if k == kind), content["agents"], content["observations"], content["actions"]
         )
-        parameters = np.array([content["parameters"]], float)
-        first = int(stretch.steps[0])
-        replayed = self.replay.rewards(parameters, stretch.x[0], stretch.w, actor, first)[:, 0]
-        return (stretch.reward - replayed)[-count:]
+        parameters, first = np.array([content["parameters"]], float), int(stretch.steps[0])
+        return np.asarray(self.replay.rewards(parameters, stretch.x[0], stretch.w, actor, first)[:, 0])
 
     def _nothing(self) -> tuple[str, dict[str, Any]]:
         """The policy whose action is zero: the plant file's own targets."""
         actor = self.replay.actor
-        return "constant", {
-            "agents": actor.agents,
-            "observations": actor.observations,
-            "actions": actor.actions,
-            "parameters": [0.0] * (actor.agents * actor.actions),
-        }
+        return "constant", _content(actor, np.zeros(actor.agents * actor.actions))
 
     def _candidate(self, latest: Update | None, stretch: Stretch) -> list[Update]:
         """A canary, where there is one that is worth it."""
         if self._first is not None and len(stretch.steps) >= self.options.settle + 2 * LOOK:
             policy, self._first = self._first, None
-            actor = policy.actor
-            content = {
-                "agents": actor.agents,
-                "observations": actor.observations,
-                "actions": actor.actions,
-                "parameters": policy.parameters.tolist(),
-            }
-            return [self._canary(actor.kind, content, stretch, {"origin": "given"})]
+            content = _content(policy.actor, policy.parameters)
+            return [self._canary(policy.actor.kind, content, stretch, {"origin": "given"})]
         since = self.series.newest - (int(latest.certificate["made_at"]) if latest is not None else 0)
         wait = self.options.every * (1 + 2 * self.rollbacks)  # after roll-backs more data is wanted before the next
         if self.series.newest < self._postponed:
@@ -327,24 +321,18 @@ class Learner:
         if len(stretch.steps) < LEAST_ROWS or (latest is not None and since < wait + self.options.settle):
             return []
         cut = len(stretch.steps) * 2 // 3
-        start = None
-        if latest is not None and latest.kind == "affine":
-            start = np.array(latest.content["parameters"], float)
+        in_force, inside, start = self._before(None), self.replay.actor, None
+        if in_force[0] == "affine" and len(in_force[1]["parameters"]) == inside.size:
+            start = np.array(in_force[1]["parameters"], float)
         trained = self.replay.improve(start, stretch.x[0], stretch.w[:cut], self.seed + self.series.newest)
-        inside = self.replay.actor
-        compared = np.stack([np.zeros(inside.size) if start is None else start, trained])
-        held, new = self.replay.rewards(compared, stretch.x[cut], stretch.w[cut:]).mean(axis=0)
+        content = _content(inside, trained)
+        unseen = stretch.last(len(stretch.steps) - cut)
+        held, new = (float(self._replayed(p, unseen).mean()) for p in (in_force, (inside.kind, content)))
         if new - held < self.options.least_gain:
             self._note = f"a trained policy is worth {new - held:.2f} per hour on unseen disturbances: not tried"
             self._postponed = self.series.newest + self.options.every
             return []
-        content = {
-            "agents": inside.agents,
-            "observations": inside.observations,
-            "actions": inside.actions,
-            "parameters": trained.tolist(),
-        }
-        evidence = {"origin": "trained", "rows": len(stretch.steps), "expected_gain": float(new - held)}
+        evidence = {"origin": "trained", "rows": len(stretch.steps), "expected_gain": new - held}
         return [self._canary(inside.kind, content, stretch, evidence)]
 
     def _canary(self, kind: str, content: dict[str, Any], stretch: Stretch, more: Mapping[str, Any]) -> Update:
@@ -395,3 +383,14 @@ class Learner:
         """Newest version that an agent says it runs: of an earlier learner whose ledger is gone."""
         row = self.series.row(self.series.newest)
         return max((getattr(v, subject) for v in row.versions.values()), default=0) if row is not None else 0
+
+
+def _runs(policy: Update, versions: Mapping[str, Versions]) -> bool:
+    """Whether all whom a policy is for use it."""
+    return all(versions[agent].policy == policy.version for agent in policy.agents)
+
+
+def _content(actor: Actor, parameters: Array) -> dict[str, Any]:
+    """Of an update with a policy."""
+    sizes = {"agents": actor.agents, "observations": actor.observations, "actions": actor.actions}
+    return sizes | {"parameters": parameters.tolist()}

@@ -140,6 +140,8 @@ class Series:
         for table in (self._rows, self._partial):
             for step in [step for step in table if step <= oldest]:
                 del table[step]
+        for step in sorted(self._partial)[: -self.memory]:  # where an agent sends nothing, no row is ever complete
+            del self._partial[step]
 
     def _join(self, together: Mapping[str, Transition]) -> Row:
         x, u, w, margin = [], [], [], np.inf
