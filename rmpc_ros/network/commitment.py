@@ -17,8 +17,8 @@ LARGEST_JUMP = 2**20  # of an epoch at once: everybody follows the newest one, s
 def check_successor(old: ForecastSet, new: ForecastSet, tolerance: float = 1e-7) -> None:
     """Check that `new` may replace `old`: the same sender and quantities, later, and inside it unless the epoch is new.
 
-    A new epoch is at most `LARGEST_JUMP` ahead. The measured state that `new` begins with is not checked here: whether it keeps the promise is the receiver's
-    question to the measurement.
+    A new epoch is at most `LARGEST_JUMP` ahead. The measured state that `new` begins with is not checked here: whether
+    it keeps the promise is the receiver's question to the measurement.
 
     Raises
     ------
