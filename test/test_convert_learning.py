@@ -105,6 +105,9 @@ def test_a_transition_of_an_agent_without_neighbours_arrives() -> None:
         ("rewards", [1.0, float("nan")], "not finite", "rewards"),
         ("previous", 5, "wrong value", "previous"),
         ("previous", -2, "wrong value", "previous"),
+        ("set_version", 2**63, "wrong value", "set_version"),
+        ("model_version", 2**64 - 1, "wrong value", "model_version"),
+        ("policy_version", 2**63, "wrong value", "policy_version"),
     ],
 )
 def test_a_damaged_transition_is_refused_by_name(field: str, value, reason: str, named: str) -> None:
@@ -115,6 +118,13 @@ def test_a_damaged_transition_is_refused_by_name(field: str, value, reason: str,
         transition_from(over_the_wire(message), PEERS, Window(last_step=5))
     assert str(refused.value).startswith(f"{reason}: ")
     assert f"field {named}: " in str(refused.value)
+
+
+def test_a_step_that_no_database_can_hold_is_refused() -> None:
+    message = transition_message(a_transition(), PEERS, stamp())
+    message.step = 2**63
+    with pytest.raises(MessageError, match=r"wrong value: .*, field step: 9223372036854775808"):
+        transition_from(over_the_wire(message), PEERS)
 
 
 def test_an_acknowledgement_arrives_or_is_refused_by_name() -> None:

@@ -29,6 +29,7 @@ UPDATE_MESSAGES: dict[Subject, Any] = {
 }
 LARGEST = 65_536  # characters of a content or certificate; a larger one is a damaged message
 DIGITS = 18  # of a whole number
+MOST = 2**63 - 1  # of a step or version: what the learner's database can hold
 _KIND_FIELD = {"uncertainty": "family", "model": "kind", "policy": "kind"}
 
 
@@ -81,6 +82,9 @@ def transition_from(message: msg.Transition, peers: Peers, window: Window = ANY_
     if len(set(terms)) < len(terms):
         raise check.refuse("wrong names", "reward_names", f"{', '.join(terms)}; each once")
     previous = int(message.previous)
+    for field in ("step", "set_version", "model_version", "policy_version"):
+        if getattr(message, field) > MOST:
+            raise check.refuse("wrong value", field, f"{getattr(message, field)}; at most {MOST}")
     if not -1 <= previous < step:
         raise check.refuse("wrong value", "previous", f"{previous}; allowed: -1 to {step - 1}")
     # All numbers at once: a learner takes thousands of these a second.
