@@ -312,6 +312,16 @@ def test_an_enlargement_nobody_was_asked_about_is_refused():
         Held(promise).offered(proposal).answered().heard(replace(larger, scale=1.3 * larger.scale))
 
 
+def test_a_lost_word_on_an_adoption_does_not_make_the_next_one_a_lie():
+    _, promise, first = agreed()
+    second = replace(between(4, [-0.1] * 4, [0.8] * 4), kind="proposal", iteration=4, adopted=2, settled=3)
+    held = Held(promise).offered(first).answered().offered(second).answered()
+    both = replace(between(6, [-0.6] * 2, [0.8] * 2), adopted=4, settled=5)
+    assert held.heard(both).newest is both
+    with pytest.raises(PromiseError, match="enlarged its promise"):
+        held.heard(replace(both, scale=1.3 * both.scale))
+
+
 def test_proposals_that_make_no_sense_are_refused():
     proposer, promise, proposal = agreed()
     held = Held(promise)

@@ -120,7 +120,7 @@ class Held:
         old = self.newest
         if new.iteration == old.iteration and new.adopted > old.adopted:
             for proposal in self.acknowledged:
-                if proposal.iteration == new.adopted:
+                if proposal.iteration <= new.adopted:  # the word on an earlier one may have been lost
                     old = hull(old, proposal)
         check_successor(old, new, tolerance)
         open_ones = tuple(p for p in self.acknowledged if p.iteration > new.settled)
