@@ -6,6 +6,7 @@ import copy
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from rmpc_ros.nodes.agent import AgentNode
 from rmpc_ros.nodes.managed import ManagedNode
 from rmpc_ros.nodes.plant import PlantNode
 from rmpc_ros.nodes.process import make_executor, node_class
+from rmpc_ros.nodes.round import Inputs
 
 pytestmark = pytest.mark.processes
 
@@ -256,6 +258,30 @@ def test_an_inactive_node_hears_and_does_nothing() -> None:
     assert len(node._ears) == 8
     assert node.trigger_deactivate().name == "SUCCESS"
     assert node._ears == []
+    node.trigger_shutdown()
+    node.destroy_node()
+
+
+def test_an_agent_believes_its_own_sensors_and_sound_promises_and_gives_its_word_only_on_disk() -> None:
+    node = make(bringup.node_specs(load_plant(FILE), FILE, run="r")[0], autostart=False, mode="robust")
+    assert isinstance(node, AgentNode)
+    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    other = node.peers.agents["reactor2"]
+    stray = convert.Measurement("reactor2", 0, node.designs["reactor2"].steady_state)
+    node._on_measurement(convert.measurement_message(stray, other, node.stamp(), "r"))
+    assert node.diagnostics.rejected["unknown agent"] == 1 and not node.round.due(np.inf)
+
+    sound = node.designs["reactor2"].terminal_promise(0)
+    inflated = replace(sound, scale=2 * sound.scale, terminal_scale=2 * sound.terminal_scale)
+    inputs = Inputs(0, node.design.steady_state, {}, (inflated, sound), ())
+    assert node._believed(inputs).promises == (sound,)
+    assert node.diagnostics.rejected["promise refused"] == 1
+
+    decision = node.controller.step(0, node.design.steady_state, {})
+    assert node._commit(decision, True) is decision.forecast and node.renewed(decision)
+    afresh = replace(decision, forecast=replace(decision.forecast, iteration=1))
+    assert node._commit(afresh, False) is afresh.forecast and not node.renewed(afresh)
+    node.trigger_deactivate()
     node.trigger_shutdown()
     node.destroy_node()
 

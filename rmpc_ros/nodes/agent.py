@@ -175,6 +175,7 @@ class AgentNode(ManagedNode):
         self.late = 0
         self._hole = -1  # step of a measurement with a number missing
         self._last = None
+        self._sound = False  # the newest decision is on disk, and its plan in force
         self._promise = self._first_promise()
         self.publish_forecast(self._promise)
         for name in self.spec.neighbours:
@@ -233,7 +234,7 @@ class AgentNode(ManagedNode):
         try:
             heard = convert.measurement_from(
                 message,
-                self.peers,
+                self.only(self.agent),
                 self.window(first_step=max(self.round.done, self._promise.step, 0)),
                 partial=self.estimating is not None,
             )
@@ -337,17 +338,24 @@ class AgentNode(ManagedNode):
         if idle and self.values["timing"] == "lockstep" and self.round.due(time.monotonic()):
             began = self.round.arrived()
             start = self.prepare if estimating is None else estimating.begin
-            start(self.round.take(), began)
+            start(self._believed(self.round.take()), began)
         self.go_on()
 
-    def prepare(self, inputs: Inputs, began: float) -> None:
-        """Everything the step may use is here."""
-        self._pending = inputs, began
+    def _believed(self, inputs: Inputs) -> Inputs:
+        """The controller takes the promises in; the ones that it refuses are nobody's business any more."""
+        believed = []
         for promise in inputs.promises:
             try:
                 self.controller.receive(promise)
             except PromiseError as error:
                 self.diagnostics.reject(f"promise refused: {error}")
+            else:
+                believed.append(promise)
+        return replace(inputs, promises=tuple(believed))
+
+    def prepare(self, inputs: Inputs, began: float) -> None:
+        """Everything the step may use is here."""
+        self._pending = inputs, began
         for part in self.parts:
             part.prepare(inputs)
 
@@ -379,7 +387,7 @@ class AgentNode(ManagedNode):
         measured = convert.Measurement(self.agent, step, state)
         self._measured.publish(convert.measurement_message(measured, self.layout, self.stamp(), self.run))
         self.round.own(step, state, time.monotonic())
-        self.prepare(self.round.take(), time.monotonic())
+        self.prepare(self._believed(self.round.take()), time.monotonic())
         self.go_on()
 
     # -- the step -----------------------------------------------------------------------------------------------------
@@ -391,7 +399,7 @@ class AgentNode(ManagedNode):
         self.counts[decision.mode] += 1
         command = self._act(decision)
         promise = self._commit(decision, self._in_force(inputs))
-        if promise is decision.forecast:
+        if self.renewed(decision):
             self.proposals.speak(decision)
         self._tell(decision, command, promise, began)
         for part in self.parts:
@@ -412,15 +420,20 @@ class AgentNode(ManagedNode):
         A new epoch is announced whatever happens: the old promise is broken, and neighbours must know.
         """
         new_epoch = decision.forecast.iteration != self._promise.iteration
-        if (in_force or new_epoch) and (self._journalled(decision) or new_epoch):
+        journalled = (in_force or new_epoch) and self._journalled(decision)
+        self._sound = in_force and journalled
+        if self._sound or new_epoch:
             self._promise = decision.forecast
         else:
             self._promise = self.controller.start(decision.step, carried(self._promise, decision.step))
         return self._promise
 
     def renewed(self, decision: Decision) -> bool:
-        """Whether the promise in force is the decision's: then its plan is what the actuators follow."""
-        return self._promise is decision.forecast
+        """Whether the promise in force is the decision's, on disk, and its plan what the actuators follow.
+
+        Only then others may be told to rely on more than the promise: a new epoch is announced without all that.
+        """
+        return self._sound and self._promise is decision.forecast
 
     def _journalled(self, decision: Decision) -> bool:
         if self.journal is None:
