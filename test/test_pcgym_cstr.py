@@ -107,6 +107,8 @@ def test_study_reports_returns_ratios_and_what_was_reached(result) -> None:
         assert result[f"time_ratio_{name}"] == pytest.approx(result["step_ms"][name] / result["step_ms"]["oracle"])
         expected = result[f"reward_{name}"] >= -11.83 and result[f"time_ratio_{name}"] <= 0.05
         assert result["reached"][name] == expected
+        late = result[f"reward_{name}_published_timing"] >= -11.83 and result[f"time_ratio_{name}"] <= 0.05
+        assert result["reached_published_timing"][name] == late
     assert result["reward_whole_trajectory_known"] == pytest.approx(-3.270, abs=0.01)
     assert result["reward_whole_trajectory_known"] > result["reward_oracle"] > result["reward_oracle_published_timing"]
     assert result["temperature_margin_K"] > 0

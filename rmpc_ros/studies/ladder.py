@@ -57,8 +57,8 @@ def run_study(settings: Settings, folder: Path) -> dict[str, Any]:
         "steps": settings["steps"],
         "modes": {mode: _summary(runs[mode], cost[mode], violations[mode]) for mode in rungs},
         "differences": steps,
-        "cost_falls": all(step["cost"]["interval"][1] < 0 for step in steps.values()),
-        "violations_fall": all(_falls(step["violations"]) for step in steps.values()),
+        "cost_falls": bool(steps) and all(step["cost"]["interval"][1] < 0 for step in steps.values()),
+        "violations_fall": bool(steps) and all(_falls(step["violations"]) for step in steps.values()),
         "transfers": {
             "shipped": transfers(shipped_case(), policy, settings["transfer_steps"], settings["dwell"]),
             "scenario": transfers(case, policy, settings["transfer_steps"], settings["dwell"]),
@@ -71,10 +71,10 @@ def run_study(settings: Settings, folder: Path) -> dict[str, Any]:
 
 # -- rungs ------------------------------------------------------------------------------------------------------------
 def interval(values: Vector) -> list[float]:
-    """95 % interval of the mean, Student's t; without width for a single value or equal ones."""
+    """95 % interval of the mean, Student's t; infinite for a single value."""
     mean = float(np.mean(values))
-    if len(values) < 2 or np.ptp(values) == 0:
-        return [mean, mean]
+    if len(values) < 2:
+        return [float("-inf"), float("inf")]
     half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return [mean - half, mean + half]
 
@@ -212,7 +212,8 @@ def table(result: dict[str, Any]) -> list[str]:
             f"violations {fewer['difference']:+.2f} [{fewer['interval'][0]:+.2f}, {fewer['interval'][1]:+.2f}]"
         )
     lines.append(
-        f"cost falls significantly on every rung: {result['cost_falls']}; violations: {result['violations_fall']}"
+        f"cost falls significantly on every rung: {result['cost_falls']}; violations fall, or stay at none: "
+        f"{result['violations_fall']}"
     )
     for plant, found in result["transfers"].items():
         lines.append(

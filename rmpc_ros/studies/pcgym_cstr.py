@@ -130,10 +130,11 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         if tasks
         else {}
     )
-    result["reached"] = {
-        name: result[f"reward_{name}"] >= PUBLISHED_ORACLE and result[f"time_ratio_{name}"] <= 1 / 20
-        for name in ("robust", "learned")
-    }
+    for suffix in ("", "_published_timing"):  # like for like is the second: the published figure was shown it late
+        result[f"reached{suffix}"] = {
+            name: result[f"reward_{name}{suffix}"] >= PUBLISHED_ORACLE and result[f"time_ratio_{name}"] <= 1 / 20
+            for name in ("robust", "learned")
+        }
     return result
 
 

@@ -63,7 +63,8 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     grid = np.linspace(value.floor, value.fresh, 5)
     decays = {"file": value.decay, "harsh": value.decay * case.learning.campaign.catalyst.harsh}
     return result | {
-        "share_recovered": min(result[label]["share_recovered"] for label in ("campaign", "harsh")),
+        # not known where one of the two is not: the other alone would flatter
+        "share_recovered": float(np.min([result[label]["share_recovered"] for label in ("campaign", "harsh")])),
         "solve_ms": solve,
         "solve_time_ratio": solve["short_with_value"] / solve["short"],
         "long_solve_time_ratio": solve["long"] / solve["short"],
