@@ -63,9 +63,10 @@ def test_colcon_builds_a_workspace_whose_messages_are_found(tmp_path: Path) -> N
     for name in (
         "launch/plant.launch.py",
         "launch/agent.launch.py",
+        "launch/learner.launch.py",
         "config/reactor_separator.yaml",
         "msg/Command.msg",
     ):
         assert (share / name).is_file(), name
     programs = workspace / "install" / "rmpc_ros" / "lib" / "rmpc_ros"
-    assert {path.name for path in programs.iterdir()} == {"agent", "plant", "monitor", "recorder"}
+    assert {path.name for path in programs.iterdir()} == {"agent", "learner", "plant", "monitor", "recorder"}
