@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,9 +14,12 @@ pytest.importorskip("rmpc_ros.msg", reason="needs the package's messages (make s
 from builtin_interfaces.msg import Time
 
 from rmpc_ros.errors import MessageError
+from rmpc_ros.network.resource_guard import Guard
 from rmpc_ros.network.shared_resource import ResourceDesign, Statement
 from rmpc_ros.nodes.checks import Layout, Peers
 from rmpc_ros.nodes.convert_shares import share_from, share_message
+from rmpc_ros.nodes.diagnostics import Diagnostics
+from rmpc_ros.nodes.resource import Headers
 
 N = 4
 STEAM = ResourceDesign(
@@ -55,3 +62,18 @@ def test_a_damaged_statement_is_refused(field: str, value: object, word: str) ->
     setattr(message, field, value)
     with pytest.raises(MessageError, match=f"field {word}"):
         share_from(message, PEERS, STEAM, N)
+
+
+def test_a_damaged_step_does_not_make_the_headers_deaf() -> None:
+    node: Any = SimpleNamespace(diagnostics=Diagnostics("plant"))
+    config: Any = SimpleNamespace(controller=SimpleNamespace(horizon=N), resources={})
+    headers = Headers(node, config, {}, PEERS)
+    headers.guards = {"steam": Guard(STEAM, N)}
+    headers.cut(6, {"a": np.zeros(1), "b": np.zeros(1)})
+    none = np.zeros((2, N))
+    honest = Statement("a", "steam", 7, 7, np.zeros(N), np.zeros(N), none, none)
+    for step in (2**60, 7):
+        said = replace(honest, step=step, first=step)
+        headers._on_message("steam", "a", share_message(said, STEAM.users, Time(), "run"))
+    assert node.diagnostics.rejected["future"] == 1
+    assert headers.guards["steam"].book.newest["a"].step == 7

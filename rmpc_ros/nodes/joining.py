@@ -60,7 +60,7 @@ class Hosting(AgentPart):
 
     def _on_connection(self, message: ForecastSet) -> None:
         try:
-            self.node.proposals.heard(convert.forecast_from(message, self._peers))
+            self.node.proposals.heard(convert.forecast_from(message, self._peers, self.node.window()))
         except MessageError as error:
             self.node.diagnostics.reject(str(error))
 

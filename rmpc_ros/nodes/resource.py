@@ -24,7 +24,7 @@ from rmpc_ros.network.resource_user import ResourceUser
 from rmpc_ros.network.shared_resource import DELAY, ResourceDesign, Statement, design_resource
 from rmpc_ros.nodes import qos
 from rmpc_ros.nodes.agent_part import AgentPart
-from rmpc_ros.nodes.checks import Layout, Peers
+from rmpc_ros.nodes.checks import Layout, Peers, Window
 from rmpc_ros.nodes.convert_shares import share_from, share_message
 from rmpc_ros.nodes.diagnostics import ERROR, OK
 from rmpc_ros.nodes.managed import ManagedNode
@@ -145,11 +145,12 @@ class Headers:
         self, node: ManagedNode, config: PlantConfig, designs: Mapping[str, AgentDesign], peers: Peers
     ) -> None:
         self._node, self._peers = node, peers
-        self._horizon = config.controller.horizon
+        self._horizon, self._step = config.controller.horizon, 0
         self.guards = {r.name: Guard(r, self._horizon) for r in design_resources(config, designs)}
 
     def open(self) -> None:
         """Begin with everybody's fair share, and listen to the users."""
+        self._step = 0
         for name, guard in self.guards.items():
             self.guards[name] = Guard(guard.design, self._horizon)
             for user in guard.design.users:
@@ -157,6 +158,7 @@ class Headers:
 
     def cut(self, step: int, inputs: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
         """Inputs as they may be applied, and a word on /diagnostics about every resource."""
+        self._step = step
         for name, guard in self.guards.items():
             inputs = guard.cut(step, inputs)
             suspects = guard.suspects
@@ -175,8 +177,9 @@ class Headers:
     def _on_message(self, name: str, user: str, message: Share) -> None:
         node, guard = self._node, self.guards[name]
         layout: Layout = self._peers.agents[user]
+        window = Window(last_step=self._step + DELAY)  # a damaged step would make everything honest look old
         try:
-            said = share_from(message, Peers(self._peers.run, {user: layout}), guard.design, self._horizon)
+            said = share_from(message, Peers(self._peers.run, {user: layout}), guard.design, self._horizon, window)
             guard.hear(said)
         except MessageError as error:
             node.diagnostics.reject(str(error))
