@@ -65,7 +65,10 @@ def test_a_learned_box_holds_what_its_certificate_promises() -> None:
 def test_a_learned_box_stays_inside_the_design_and_needs_data_that_do_not_change() -> None:
     generator = np.random.default_rng(1)
     rows = generator.normal(size=(200, 2))
-    box = fit_residuals(rows, -np.ones(2), np.ones(2), 0.05, 0.9, 3.0, ("a", "b")).set
+    cut = fit_residuals(rows, -np.ones(2), np.ones(2), 0.05, 0.9, 3.0, ("a", "b"))
+    outside = int(np.sum(np.any(np.abs(rows) > 1.0, axis=1)))
+    assert cut.certificate.epsilon is None and f"{outside} of the 200" in cut.certificate.statement
+    box = cut.set
     assert np.all(box.support(np.eye(2)) <= 1.0) and np.all(box.support(-np.eye(2)) <= 1.0)
     with pytest.raises(DataError, match=f"{rows_needed(0.05, 0.9)} are needed"):
         fit_residuals(rows[:50], -np.ones(2), np.ones(2), 0.05, 0.9, 1.2, ("a", "b"))

@@ -5,7 +5,8 @@
 Of the older four fifths of the rows the even ones give the shape (m: middle, s: half range), the odd ones the size rho
 by `calibrate`. rho is at least what every row needs, times `inflation`: a broken promise costs more than a wide tube.
 The newest fifth must lie inside what the older rows give as often as they promise; where it does not, conditions have
-changed, and the box (which holds all rows) comes without a promise. It is cut to the design's bounds in the end.
+changed, and the box (which holds all rows) comes without a promise. It is cut to the design's bounds in the end; where
+rows lie beyond them it promises nothing either.
 """
 
 from __future__ import annotations
@@ -70,7 +71,15 @@ def fit_residuals(
     kept = outside <= epsilon * (len(rows) - cut)
     rho = max(promised, inflation * float(scores.max()))
     box = Box(np.clip(middle - rho * half, lower, upper), np.clip(middle + rho * half, lower, upper))
-    if kept:
+    room = 1e-6 * (upper - lower)
+    beyond = int(np.sum(np.any((rows < lower - room) | (rows > upper + room), axis=1)))
+    if beyond:
+        kept = False
+        statement = (
+            f"No promise: {beyond} of the {len(rows)} residuals lie beyond the design's bounds, to which the box is "
+            "cut."
+        )
+    elif kept:
         statement = (
             f"With confidence {confidence:g} a new residual lies outside the box with probability at most {epsilon:g}; "
             "assumes independent residuals from one distribution, which those of a process are only roughly. The box "
