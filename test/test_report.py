@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from rmpc_ros.errors import DataError
 from rmpc_ros.record import BagWriter, offered, typestore_for
 from rmpc_ros.report import write_report
-from rmpc_ros.report.data import read_run
+from rmpc_ros.report.data import _published, read_run
 from rmpc_ros.report.events import happenings, silent_spans
 from rmpc_ros.report.figures import total_count
 from rmpc_ros.report.html import agent_panels
@@ -193,6 +194,22 @@ def test_every_plot_is_valid_plotly_and_the_page_needs_nothing_else(story: Story
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<script src" not in page and "<link" not in page and "@import" not in page
     assert page.count("Plotly.newPlot(") >= 1
+
+
+@pytest.mark.parametrize(
+    ("subject", "certificate", "kept"),
+    [
+        ("policy", '{"made_at": 3, "stage": "canary"}', True),
+        ("policy", '{"made_at": 3, "stage": "elsewhere"}', False),
+        ("policy", '{"made_at": 3}', False),
+        ("uncertainty", '{"made_at": 3, "epsilon": 0.1}', False),
+        ("model", "[]", False),
+        ("model", "{", False),
+    ],
+)
+def test_updates_that_are_not_our_learners_are_left_out(subject: str, certificate: str, kept: bool) -> None:
+    message = SimpleNamespace(certificate_json=certificate, version=1)
+    assert (_published(0.0, subject, "a", message) is not None) == kept
 
 
 def test_an_empty_bag_is_one_clear_error(story: Story, tmp_path: Path) -> None:

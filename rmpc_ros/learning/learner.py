@@ -49,7 +49,6 @@ LATER = 4  # trials that a judgement looks back on at most
 LEAST_ROWS = 60  # to train a policy on
 RIM = 0.9  # of a set's half-width: a residual beyond makes it larger
 WORTH = 0.1  # a set is published when one of its bounds differs by this share of its half-width
-STAGES = ("canary", "everybody", "roll-back")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,13 @@ from rmpc_ros.record import read_bag, read_summary
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
-SUBJECTS = ("uncertainty", "model", "policy")
+NEEDED = {  # what a learner's certificates say
+    "uncertainty": {"made_at", "epsilon", "share_of_design", "samples"},
+    "model": {"made_at"},
+    "policy": {"made_at", "stage"},
+}
+SUBJECTS = tuple(NEEDED)
+STAGES = {"canary", "everybody", "roll-back"}
 LEVELS = ("OK", "WARN", "ERROR", "STALE")
 
 
@@ -247,12 +253,14 @@ def _learned(agent: AgentData, message: Any) -> None:
 
 
 def _published(time: float, subject: str, agent: str, message: Any) -> Published | None:
-    """An update; None for one whose certificate cannot be read: what agents made of it is on /diagnostics."""
+    """An update; None for one whose certificate is not our learner's: what agents made of it is on /diagnostics."""
     try:
         certificate = json.loads(message.certificate_json)
     except json.JSONDecodeError:
         return None
-    if "made_at" not in certificate:  # not of our learner
+    if not isinstance(certificate, dict) or not NEEDED[subject] <= certificate.keys():
+        return None
+    if subject == "policy" and certificate["stage"] not in STAGES:
         return None
     return Published(time, subject, agent, int(message.version), certificate)
 
