@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from rmpc_ros.network.forecast import ForecastSet
-from rmpc_ros.nodes.round import Round
+from rmpc_ros.nodes.round import MOST, Round
 
 X = np.array([1.0, 2.0])
 
@@ -55,6 +55,17 @@ def test_any_order_of_arrival_gives_the_same_inputs() -> None:
         assert inputs.missing == ()
         assert np.array_equal(inputs.applied, 7 * X)
     assert seen == {(1, (("n1", 0), ("n2", 0)))}
+
+
+def test_what_waits_while_no_step_is_taken_is_bounded_and_ends_with_the_newest() -> None:
+    r = ready()
+    for step in range(3 * MOST):
+        r.promise(promise("n1", step))
+    r.promise(promise("n2", 2))
+    r.own(3 * MOST, X, 0.0)
+    assert r.due(10.0)
+    taken = [(p.agent, p.step) for p in r.take().promises]
+    assert taken == [("n2", 2), *(("n1", step) for step in range(2 * MOST, 3 * MOST))]
 
 
 def test_a_promise_of_the_current_step_is_used_in_the_next() -> None:

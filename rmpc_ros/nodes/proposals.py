@@ -21,6 +21,8 @@ from rmpc_ros.nodes.round import Inputs
 if TYPE_CHECKING:
     from rmpc_ros.nodes.agent import AgentNode
 
+MOST = 500  # messages that wait while no step is taken; dropping the oldest is losing a message
+
 
 class Proposals(AgentPart):
     """The agent's negotiations about larger promises.
@@ -47,6 +49,8 @@ class Proposals(AgentPart):
         """A proposal, an acknowledgement, or a newcomer's word: used in a later step than it was made."""
         if self.followers is not None:
             self._waiting[forecast.agent, forecast.kind, forecast.iteration, forecast.step] = forecast
+            if len(self._waiting) > MOST:
+                del self._waiting[next(iter(self._waiting))]
 
     def prepare(self, inputs: Inputs) -> None:
         """Hand over what was said in earlier steps."""

@@ -18,6 +18,8 @@ from rmpc_ros.network.forecast import ForecastSet
 
 Vector = NDArray[np.float64]
 
+MOST = 100  # commitments of one neighbour that wait while no step is taken; dropping the oldest is losing a message
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -82,6 +84,9 @@ class Round:
             self._first.append(forecast)  # what it promises before the first step is usable at once
         else:
             self._held.append(forecast)
+            waiting = [f for f in self._held if f.agent == agent]
+            if len(waiting) > MOST:
+                self._held = [f for f in self._held if f is not waiting[0]]
         self._newest[agent] = max(forecast.step, self._newest.get(agent, -1))
         if forecast.step >= self._done:
             self.silent.discard(agent)
