@@ -227,6 +227,16 @@ def test_on_the_clock_every_state_needs_a_sensor(tmp_path: Path, capfd: Any) -> 
     assert "needs a sensor for xA1" in capfd.readouterr().err
 
 
+def test_on_the_clock_nothing_is_estimated_and_that_is_said(tmp_path: Path, capfd: Any) -> None:
+    estimating = tmp_path / "plant.yaml"
+    estimating.write_text(FILE.read_text(encoding="utf-8") + "\nestimator: {}\n", encoding="utf-8")
+    spec = bringup.node_specs(load_plant(estimating), estimating, run="r")[0]
+    node = make(spec, timing="free")
+    assert not node.start()
+    node.destroy_node()
+    assert "timing 'free' has no estimator" in capfd.readouterr().err
+
+
 def test_a_parameter_out_of_its_range_is_refused_with_what_is_allowed() -> None:
     spec = bringup.node_specs(load_plant(FILE), FILE, run="r")[0]
     with pytest.raises(ConfigError, match=r"timing = 'sometimes'; give one of lockstep, free"):

@@ -121,6 +121,8 @@ class AgentNode(ManagedNode):
         self._actuators = [Wire(a, list(self.spec.inputs), f"{own}, actuator {a.topic}") for a in self.spec.actuators]
         if self.values["timing"] == "free":
             self._refuse_unwired()
+            if self.config.estimator is not None:  # a launch argument may ask for what the file does not
+                raise ConfigError(f"agent {self.agent}: timing 'free' has no estimator; run in lockstep, or without")
         self._command = self.create_publisher(Command, "command", qos.STEP)
         self._forecast = self.create_publisher(ForecastSet, "forecast", qos.PROMISE)
         self._report = self.create_publisher(AgentReport, "report", qos.REPORT)
