@@ -108,11 +108,6 @@ def _promises(agent: AgentData) -> tuple[int, list[int]]:
     return checked, broken
 
 
-def broken_promises(agent: AgentData) -> list[int]:
-    """Steps at which the measured state lay outside the newest promise made before."""
-    return _promises(agent)[1]
-
-
 def _width(agent: AgentData) -> dict[str, float]:
     """Half-widths of the promised states over half the range of their limits."""
     widths = [r.promise_width for r in agent.reports.values()]
