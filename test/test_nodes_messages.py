@@ -272,6 +272,17 @@ def test_an_inactive_node_hears_and_does_nothing() -> None:
     node.destroy_node()
 
 
+def test_a_learner_can_be_deactivated_and_activated_again(tmp_path: Path) -> None:
+    node = make(bringup.learner_spec(load_plant(FILE), FILE, "r", tmp_path), autostart=False)
+    assert node.trigger_configure().name == "SUCCESS"
+    for _ in range(2):
+        assert node.trigger_activate().name == "SUCCESS"
+        node.tick(time.monotonic())
+        assert node.trigger_deactivate().name == "SUCCESS"
+    node.trigger_shutdown()
+    node.destroy_node()
+
+
 def test_an_agent_believes_its_own_sensors_and_sound_promises_and_gives_its_word_only_on_disk() -> None:
     node = make(bringup.node_specs(load_plant(FILE), FILE, run="r")[0], autostart=False, mode="robust")
     assert isinstance(node, AgentNode)

@@ -57,6 +57,16 @@ class LearnerNode(ManagedNode):
         self.designs = design_agents(self.config)
         self.run = self.values["run"] or self.config.plant.name
         self.peers = peers_of(self.designs, self.run)
+        self._open_files()  # what is wrong with them is said now
+        self._acknowledge = self.create_publisher(TransitionAck, "transition_ack", qos.UPDATE)
+        self._updates: dict[tuple[Subject, str], Any] = {
+            (subject, agent): self.create_publisher(UPDATE_MESSAGES[subject], f"{agent}/{subject}_update", qos.UPDATE)
+            for subject in SUBJECTS
+            for agent in self.config.agents
+        }
+
+    def _open_files(self) -> None:
+        """Store and ledger, and the learner that goes on from them."""
         path = Path(self.values["store"])
         try:
             self.store = TransitionStore(path, self.values["capacity"])
@@ -65,16 +75,13 @@ class LearnerNode(ManagedNode):
         except DataError as error:
             raise ConfigError(str(error)) from error
         self.learner = Learner(self.config, self.designs, self.ledger, self.values["seed"], first)
-        self._acknowledge = self.create_publisher(TransitionAck, "transition_ack", qos.UPDATE)
-        self._updates: dict[tuple[Subject, str], Any] = {
-            (subject, agent): self.create_publisher(UPDATE_MESSAGES[subject], f"{agent}/{subject}_update", qos.UPDATE)
-            for subject in SUBJECTS
-            for agent in self.config.agents
-        }
+        self._closed = False
 
     # -- activate -----------------------------------------------------------------------------------------------------
     def open(self) -> None:
         """Go on from the disk: what is acknowledged, what is in force; then listen."""
+        if self._closed:
+            self._open_files()
         self._held: list[tuple[Transition, int]] = []
         self._said: dict[str, int] = {}
         self._tally = dict.fromkeys(("stored", "known", "conflicting", "dropped"), 0)
@@ -97,6 +104,7 @@ class LearnerNode(ManagedNode):
         self._flush()
         self.store.close()
         self.ledger.close()
+        self._closed = True
 
     # -- transitions in -----------------------------------------------------------------------------------------------
     def _on_transition(self, peers: Peers, agent: str, message: TransitionMessage) -> None:
