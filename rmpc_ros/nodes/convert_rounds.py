@@ -12,7 +12,7 @@ from rmpc_ros.network.cooperation import Proposal
 from rmpc_ros.nodes.checks import ANY_TIME, Check, Peers, Window, packed
 from rmpc_ros.nodes.convert import header
 
-MOST_ROUNDS = 100_000  # a larger number is a damaged message
+MOST_ROUNDS = 200  # of a step, as in a plant file
 
 
 def proposal_message(said: Proposal, stamp: Time, run: str) -> msg.Negotiation:

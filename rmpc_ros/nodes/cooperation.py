@@ -29,7 +29,6 @@ from rmpc_ros.nodes.round import Inputs
 if TYPE_CHECKING:
     from rmpc_ros.nodes.agent import AgentNode
 
-MOST_ROUNDS = 200  # of a step, as in a plant file
 COOPERATES = ("cooperative", "learned")  # modes of a plant file
 
 
@@ -202,9 +201,6 @@ class Rounds(AgentPart):
         self._talks = True
         self._expected.add(name)
         self._silent.discard(name)
-        if said.round > MOST_ROUNDS:
-            node.diagnostics.reject(f"wrong round: {said.round} of '{name}'; at most {MOST_ROUNDS}")
-            return
         rounds = self._heard[name]
         rounds[said.step, said.round] = said
         steps = sorted({step for step, _ in rounds})
