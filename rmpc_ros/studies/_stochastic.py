@@ -1,8 +1,8 @@
 """What the studies of stochastic MPC share: the three methods on equal terms, and their comparison over fresh seeds.
 
 Every method gets the same feedback (fixed, scaled or full) and as many samples as its guarantee asks for; DRMPC gets
-its training samples besides. Every run draws its own samples (and disturbances, where they are not a record), the same for all
-methods: means have 95 % intervals (Student's t over runs), differences are paired.
+its training samples besides. Every run draws its own samples (and disturbances, where they are not a record), the same
+for all methods: means have 95 % intervals (Student's t over runs), differences are paired.
 """
 
 from __future__ import annotations
