@@ -27,10 +27,12 @@ from rmpc_ros.errors import ConfigError
 from rmpc_ros.network.journal import Journal
 from rmpc_ros.nodes import convert, qos
 from rmpc_ros.nodes.agent import AgentNode
+from rmpc_ros.nodes.convert_learning import acknowledgement_message
 from rmpc_ros.nodes.managed import ManagedNode
 from rmpc_ros.nodes.plant import PlantNode
 from rmpc_ros.nodes.process import make_executor, node_class
 from rmpc_ros.nodes.round import Inputs
+from rmpc_ros.nodes.transitions import Transitions
 
 pytestmark = pytest.mark.processes
 
@@ -279,6 +281,27 @@ def test_a_learner_can_be_deactivated_and_activated_again(tmp_path: Path) -> Non
         assert node.trigger_activate().name == "SUCCESS"
         node.tick(time.monotonic())
         assert node.trigger_deactivate().name == "SUCCESS"
+    node.trigger_shutdown()
+    node.destroy_node()
+
+
+def test_an_acknowledgement_of_a_step_to_come_does_not_empty_the_outbox(tmp_path: Path) -> None:
+    node = make(
+        bringup.node_specs(load_plant(FILE), FILE, run="r")[0],
+        autostart=False,
+        mode="robust",
+        outbox=str(tmp_path / "outbox"),
+    )
+    assert isinstance(node, AgentNode)
+    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    (part,) = [part for part in node.parts if isinstance(part, Transitions)]
+    node.round.own(7, node.design.steady_state, 0.0)
+    node.round.take()
+    for step in (10**9, 5):
+        part._on_acknowledgement(acknowledgement_message({node.agent: step}, node.stamp(), "r"))
+    assert node.diagnostics.rejected["future"] == 1
+    assert part._outbox.acknowledged == 5
+    node.trigger_deactivate()
     node.trigger_shutdown()
     node.destroy_node()
 

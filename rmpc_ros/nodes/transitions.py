@@ -104,6 +104,10 @@ class Transitions(AgentPart):
         step = steps.get(self.node.agent, -1)
         if step <= self._outbox.acknowledged:
             return
+        newest = max(self.node.round.done, self.node.promise.step)
+        if step > newest:  # believing it would empty the outbox, now and until that step
+            self.node.diagnostics.reject(f"future: TransitionAck, field steps: {step}; the newest step is {newest}")
+            return
         try:
             self._outbox.acknowledge(step)
         except DataError as error:
