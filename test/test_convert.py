@@ -193,6 +193,7 @@ BAD = {
         ("shape", "ball", "wrong value", "shape"),
         ("kind", 3, "wrong value", "kind"),
         ("kind", 2, "unknown agent", "acknowledged_agent"),
+        ("settled", 4_000_000_000, "wrong value", "settled"),
         ("acknowledged_agent", "reactor2", "unknown agent", "acknowledged_agent"),
     ],
     "measurement": [

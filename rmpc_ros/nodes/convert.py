@@ -112,6 +112,8 @@ def forecast_from(message: msg.ForecastSet, peers: Peers, window: Window = ANY_T
         raise check.refuse("unknown agent", "acknowledged_agent", f"'{acknowledged}'; {want}")
     if message.adopted > message.settled:
         raise check.refuse("wrong value", "adopted", f"{message.adopted} lies after settled = {message.settled}")
+    if message.settled > step:  # numbers are steps: believed, it would end what was acknowledged and may be adopted yet
+        raise check.refuse("wrong value", "settled", f"{message.settled} lies after step {step}")
     return ForecastSet(
         agent=str(message.agent),
         step=step,
