@@ -59,11 +59,6 @@ class PlantConfig(Section):
         return self._origin.error([Problem(path, message)])
 
     @property
-    def agent_names(self) -> tuple[str, ...]:
-        """Agents in the order of the file."""
-        return tuple(self.agents)
-
-    @property
     def period(self) -> float:
         """Control period in seconds."""
         return self.plant.period

@@ -271,11 +271,6 @@ class Network:
         agents = tuple(_agent_tail(a, stage, np.asarray(x, float)) for a, x in zip(self.agents, states, strict=True))
         return replace(self, agents=agents, horizon=self.horizon - stage)
 
-    def with_shapes(self, shape: Shape) -> Network:
-        """The same network with one shape for all signals."""
-        agents = tuple(replace(a, signals=tuple(replace(s, shape=shape) for s in a.signals)) for a in self.agents)
-        return replace(self, agents=agents)
-
 
 def _agent_tail(agent: Agent, stage: int, x0: Vector) -> Agent:
     def later(array: Matrix, ndim: int) -> Matrix:
