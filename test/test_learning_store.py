@@ -45,7 +45,8 @@ def test_resending_changes_nothing_and_a_conflict_is_counted(tmp_path: Path) -> 
         again = store.insert("r", [transition(n) for n in range(3, 8)])
         assert (again.stored, again.known, again.conflicting) == (3, 2, 0)
         assert store.insert("other", [transition(0)]).stored == 1
-        assert store.insert("r", [transition(0, value=9.0)]).conflicting == 1
+        refused = store.insert("r", [transition(0, value=9.0), transition(7)])
+        assert refused.conflicting == 1 and refused.taken == (False, True)
         assert next(iter(store.read("r")))[1].rewards["profit"] == 1.0
         assert len(store) == 9
 

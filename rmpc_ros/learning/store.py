@@ -52,12 +52,14 @@ class Inserted:
     known : there already with the same content
     conflicting : refused, since other content is stored under the key
     dropped : refused, since retention has dropped this step or a later one of the agent
+    taken : (transitions,) whether each was stored or known: what the store refused is not learned from either
     """
 
     stored: int
     known: int
     conflicting: int
     dropped: int
+    taken: tuple[bool, ...] = ()
 
 
 class TransitionStore:
@@ -121,6 +123,7 @@ class TransitionStore:
         tally = dict.fromkeys(("stored", "known", "conflicting", "dropped"), 0)
         newest: dict[str, int] = {}
         came: dict[str, dict[int, int]] = {}
+        taken: list[bool] = []
         try:
             self._db.execute("begin immediate")
             try:
@@ -134,6 +137,7 @@ class TransitionStore:
                     floor = progress.get(t.agent, (-1, -1))[0]
                     what = "dropped" if t.step <= floor else self._put(run, t, layout, content)
                     tally[what] += 1
+                    taken.append(what in ("stored", "known"))
                     came.setdefault(t.agent, {})[t.step] = link
                     if what == "stored":
                         newest[t.agent] = max(t.step, newest.get(t.agent, t.step))
@@ -160,7 +164,7 @@ class TransitionStore:
         self._count += tally["stored"] - max(surplus, 0)
         for agent, (_, waiting) in reached.items():
             self._waiting[run, agent] = waiting
-        return Inserted(**tally)
+        return Inserted(**tally, taken=tuple(taken))
 
     def _put(self, run: str, t: Transition, layout: str, content: bytes) -> str:
         """Insert one row; what became of it."""

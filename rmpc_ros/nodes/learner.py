@@ -140,7 +140,7 @@ class LearnerNode(ManagedNode):
         )
         self._tell_acknowledged()
         if self.values["think"]:
-            self.learner.add(batch)
+            self.learner.add([transition for transition, taken in zip(batch, done.taken, strict=True) if taken])
 
     def _tell_acknowledged(self) -> None:
         steps = self.store.acknowledged(self.run)
