@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from rmpc_ros.config import load_plant
 from rmpc_ros.config.sections import PidLoop
 from rmpc_ros.config.shipped import shipped_plant
-from rmpc_ros.errors import ConfigError, DataError
+from rmpc_ros.errors import ConfigError, DataError, RmpcError
 from rmpc_ros.mpc.backup import PlanFollower
 from rmpc_ros.mpc.pid_bank import PidBank, PidMpcBank
 from rmpc_ros.mpc.pid_mpc import OutputLimits
@@ -356,3 +357,12 @@ def test_ladder_study_on_a_small_case(tmp_path):
     assert shipped["largest_bump"] < 1.0 and shipped["bumpless_share"] == 1.0
     assert (tmp_path / "ladder.png").stat().st_size > 10_000
     assert len(STUDY.table(result)) > 10
+
+
+def test_an_agent_that_does_not_answer_in_time_is_an_error_in_one_line(monkeypatch):
+    def hang(command, **options):
+        raise subprocess.TimeoutExpired(command, options["timeout"])
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    with pytest.raises(RmpcError, match="mode of reactor1: no answer within 60 s"):
+        mode_command.change("reactor1", "", None, shipped_plant("reactor_separator"))

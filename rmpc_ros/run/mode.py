@@ -81,14 +81,17 @@ def asked(agent: str, run: Path | None, plant: Path | None, what: str, client: s
         base, agents, environment = _running(run)
     if agent not in agents:
         raise ConfigError(f"no agent {agent!r}; there are {', '.join(agents)}")
-    done = subprocess.run(
-        [sys.executable, "-m", client, f"{base}/{agent}/agent/{words[0]}", *words[1:]],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", client, f"{base}/{agent}/agent/{words[0]}", *words[1:]],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RmpcError(f"{what}: no answer within {PATIENCE:g} s") from error
     if done.returncode:
         raise RmpcError(f"{what}: {_last(done.stderr)}")
     answer: dict[str, Any] = json.loads(done.stdout)
