@@ -303,3 +303,10 @@ def test_arrays_travel_by_the_fast_path() -> None:
 
     lists = min(timeit.repeat(slow, number=200, repeat=5))
     assert ours < lists, f"{ours / 200 * 1e6:.0f} us against {lists / 200 * 1e6:.0f} us"
+
+
+def test_numbers_of_proposals_are_steps_of_a_wall_clock_at_short_periods_too() -> None:
+    now = int(1.8e9 / 0.1)  # steps since 1970
+    sent = a_forecast(step=now, iteration=now - 1, kind="proposal", adopted=now - 9, settled=now - 2)
+    received = convert.forecast_from(over_the_wire(convert.forecast_message(sent, stamp(), RUN)), PEERS)
+    assert (received.iteration, received.adopted, received.settled) == (now - 1, now - 9, now - 2)
