@@ -28,7 +28,6 @@ from rmpc_ros.config import load_plant
 from rmpc_ros.network.journal import Journal, facts_of
 from rmpc_ros.nodes import qos
 from rmpc_ros.nodes.agent import AgentNode
-from rmpc_ros.nodes.plant import PlantNode
 from rmpc_ros.nodes.process import make_executor, node_class
 
 pytestmark = pytest.mark.processes
@@ -173,9 +172,8 @@ def test_the_journal_remembers_the_rung_for_a_restart(plant: Plant) -> None:
     assert record is not None and facts_of(record.payload)["mode"] == "robust"
 
 
-def test_no_limit_was_passed_on_the_way(plant: Plant) -> None:
-    sim = plant.nodes["plant"]
-    assert isinstance(sim, PlantNode)
+def test_no_limit_was_passed_on_the_way_to_certified_control(plant: Plant) -> None:
+    certified = (AgentReport.OPTIMAL, AgentReport.CERTIFIED)  # the last that left its PID may glide for some steps
+    plant.until(lambda: all(heard[-1].mode in certified for heard in plant.reports.values()))
     for heard in plant.reports.values():
         assert min(np.min(report.margins) for report in heard) > 0
-        assert heard[-1].mode in (AgentReport.OPTIMAL, AgentReport.CERTIFIED)

@@ -198,17 +198,15 @@ class LinearProgram:
         if run == highspy.HighsStatus.kError or status != highspy.HighsModelStatus.kOptimal:
             raise NumericalError(f"HiGHS stopped with '{word}'", word)
         solution = self.highs.getSolution()
-        info = self.highs.getInfo()
-        if info.max_primal_infeasibility > self.tolerance * 10:
-            raise NumericalError(
-                f"HiGHS reports an optimum that violates its rows by {info.max_primal_infeasibility:.2e}", word
-            )
-        objective = float(info.objective_function_value)
+        known, violation = self.highs.getInfoValue("max_primal_infeasibility")  # the whole info is slow to copy
+        if known != highspy.HighsStatus.kOk or not violation <= self.tolerance * 10:
+            raise NumericalError(f"HiGHS reports an optimum that violates its rows by {violation:.2e}", word)
+        objective = float(self.highs.getObjectiveValue())
         return LpSolution(
             x=np.array(solution.col_value),
             objective=objective,
-            gap=float(info.mip_gap) if self._mixed else 0.0,
-            bound=float(info.mip_dual_bound) if self._mixed else objective,
+            gap=float(self.highs.getInfo().mip_gap) if self._mixed else 0.0,
+            bound=float(self.highs.getInfo().mip_dual_bound) if self._mixed else objective,
             raw=None if self._mixed else solution,
         )
 
