@@ -108,22 +108,25 @@ class Numbers:
     ----------
     at : (k,) rows
     directions : (k, d) coefficients
-    parts : (k, 2 d) their positive and negative parts
+    sizes : (k, d) their moduli
     """
 
     at: NDArray[np.int64]
     directions: Matrix
-    parts: Matrix
+    sizes: Matrix
 
     @classmethod
     def of(cls, at: NDArray[np.int64], directions: Matrix) -> Numbers:
-        """With the parts computed once."""
-        return cls(at, directions, np.hstack([np.maximum(directions, 0.0), np.maximum(-directions, 0.0)]))
+        """With the moduli computed once."""
+        return cls(at, directions, np.abs(directions))
 
     def shift(self, members: UncertaintySet, rows: int) -> Vector:
         """What the set takes from each right-hand side, (rows,)."""
-        if isinstance(members, Box):  # one product instead of a checked call
-            support = self.parts @ np.concatenate([members.upper, -members.lower])
+        if isinstance(members, Box):  # products instead of a checked call; one where the box is about zero
+            support = self.sizes @ members.radius
+            center = members.center()
+            if center.any():
+                support += self.directions @ center
         else:
             support = members.support(self.directions)
         return np.asarray(np.bincount(self.at, support, rows), float)
