@@ -320,11 +320,11 @@ class AgentNode(ManagedNode):
         self._say_how_it_goes()
 
     def _begin_when_heard(self, now: float) -> None:
-        """A recorder that is not connected yet would miss the first steps (most of all those after a restart)."""
+        """Who is not connected yet would miss the first steps: a recorder (most of all after a restart), partners."""
+        waited = now - self._opened
         recorder = {f"{self.base}/recorder"} if self.values["recorded"] else set()
-        if now - self._opened < CONNECT and not all(
-            self.heard_by(publisher, recorder) for publisher in (self._command, self._forecast, self._report)
-        ):
+        heard = all(self.heard_by(publisher, recorder) for publisher in (self._command, self._forecast, self._report))
+        if waited < CONNECT and not (heard and all(part.connected(waited) for part in self.parts)):
             return
         self._begun = True
         if self.values["timing"] == "lockstep":

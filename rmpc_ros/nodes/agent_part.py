@@ -27,6 +27,11 @@ class AgentPart:
     def open(self) -> None:
         """Begin: make publishers, `node.listen`."""
 
+    def connected(self, waited: float) -> bool:
+        """Whether those who must hear this part from the first step on do; asked for `waited` seconds since `open`."""
+        del waited
+        return True
+
     def close(self) -> None:
         """End; what `node.listen` made is dropped by the node."""
 

@@ -29,6 +29,7 @@ from rmpc_ros.nodes.round import Inputs
 if TYPE_CHECKING:
     from rmpc_ros.nodes.agent import AgentNode
 
+PATIENCE = 3.0  # seconds at the start for partners to listen: one that is not there is not waited for longer
 COOPERATES = ("cooperative", "learned")  # modes of a plant file
 
 
@@ -71,6 +72,11 @@ class Rounds(AgentPart):
         for name in self._partners:
             topic = f"{self.node.base}/{name}/negotiation"
             self.node.listen(Negotiation, topic, partial(self._on_message, name), qos.ROUNDS)
+
+    def connected(self, waited: float) -> bool:
+        """A round that a partner does not hear would cost the first step all its time."""
+        partners = {f"{self.node.base}/{name}/{self.node.get_name()}" for name in self._expected}
+        return waited > PATIENCE or self.node.heard_by(self._publisher, partners if self._talks else set())
 
     # -- a step -------------------------------------------------------------------------------------------------------
     def prepare(self, inputs: Inputs) -> None:
