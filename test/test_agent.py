@@ -196,6 +196,21 @@ def test_promises_that_grow_or_come_from_strangers_are_refused(config, designs):
         listener.receive(replace(promise, names=(*promise.names[:-1], "other")))
 
 
+@pytest.mark.parametrize("moved, wider", [(0.0, 1.01), (0.5, 1.0), (np.nan, 1.0)])
+def test_a_new_epoch_does_not_make_a_neighbours_box_for_all_time_larger_than_its_design(designs, moved, wider):
+    agent = Agent(designs["reactor2"])
+    agent.start(0)
+    own = designs["reactor1"].terminal_promise(3, epoch=1)
+    half = own.terminal_scale
+    larger = replace(own, terminal_center=own.terminal_center + moved * half, terminal_scale=wider * half)
+    with pytest.raises(PromiseError, match=r"'reactor1' promises \w+ in .* for all time; its design allows"):
+        agent.receive(larger)
+    assert agent.epoch == 0  # nobody starts afresh because of it
+    smaller = replace(own, terminal_scale=0.5 * half)
+    agent.receive(smaller)  # less may be promised in a new epoch too
+    assert agent.epoch == 1
+
+
 def test_without_a_valid_measurement_the_input_is_safe_and_said_to_be(config, designs):
     agents = {n: Agent(d) for n, d in designs.items()}
     simulate(config, agents, 3)

@@ -25,6 +25,7 @@ from rmpc_ros.mpc.fixed import FixedFeedback
 from rmpc_ros.mpc.local import LocalPlan, Matrix, Vector
 from rmpc_ros.mpc.soft import SoftBackup
 from rmpc_ros.network.agent_design import AgentDesign
+from rmpc_ros.network.commitment import check_standing
 from rmpc_ros.network.decision import Decision, Mode, StepReport
 from rmpc_ros.network.forecast import ForecastSet
 from rmpc_ros.network.negotiation import Negotiation
@@ -123,7 +124,8 @@ class Agent:
         ------
         PromiseError
             Unknown sender, older than the one in force, or larger than it in the same epoch without a proposal that was
-            acknowledged: the old one stands. A proposal that makes no sense.
+            acknowledged, or for all time larger than its sender's design allows: the old one stands. A proposal that
+            makes no sense.
         """
         if forecast.kind == "acknowledgement":
             if forecast.acknowledged_agent == self.design.name:
@@ -138,6 +140,9 @@ class Agent:
         if forecast.kind == "proposal":
             self._neighbours[forecast.agent] = held.offered(forecast)
             return
+        if forecast.iteration > held.iteration:  # within an epoch it lies inside the one before
+            neighbour = self.design.neighbours[forecast.agent]
+            check_standing(forecast, neighbour.center, neighbour.terminal * neighbour.scale, TOLERANCE)
         held = held.heard(forecast, TOLERANCE)
         if forecast.iteration > self.epoch:
             self._start_afresh(forecast.iteration, f"'{forecast.agent}' started afresh with larger sets")

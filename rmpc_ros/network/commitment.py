@@ -1,7 +1,8 @@
 """The rules of commitments: what may follow what (math.md 3.1, 3.2).
 
 A promise may shrink at any time without asking. It may start afresh with larger sets only in a new epoch, which its
-sender declares when the truth has left its promise; everybody who relied on it then starts afresh too.
+sender declares when the truth has left its promise; everybody who relied on it then starts afresh too. What it promises
+for all time stays inside what its design allows, in every epoch: everybody's invariant box was made to bear that.
 """
 
 from __future__ import annotations
@@ -53,6 +54,31 @@ def check_successor(old: ForecastSet, new: ForecastSet, tolerance: float = 1e-7)
         raise PromiseError(
             f"'{new.agent}' enlarged its promise for {new.names[int(worst[1])]} at step {new.step + 1 + int(worst[0])} "
             f"by {excess[worst]:.3g} without a new epoch"
+        )
+
+
+def check_standing(new: ForecastSet, center: np.ndarray, scale: np.ndarray, tolerance: float = 1e-7) -> None:
+    """Check that the terminal box of a promise lies inside what its sender's design allows, whatever the epoch.
+
+    Parameters
+    ----------
+    new : the promise
+    center, scale : (n,) of the sender's invariant box and authority, in the promise's units
+    tolerance : relative to `scale`
+
+    Raises
+    ------
+    PromiseError
+        Names the quantity, and what it promises for all time against what it may.
+    """
+    if new.terminal_center.shape != center.shape:
+        raise PromiseError(f"'{new.agent}' promises {new.terminal_center.size} quantities; its design has {center.size}")
+    inside = np.abs(new.terminal_center - center) + new.terminal_scale <= scale * (1 + tolerance)
+    if not np.all(inside):  # also refuses NaN
+        n = int(np.argmin(inside))
+        raise PromiseError(
+            f"'{new.agent}' promises {new.names[n]} in {new.terminal_center[n]:.6g} +- {new.terminal_scale[n]:.6g} for "
+            f"all time; its design allows {center[n]:.6g} +- {scale[n]:.6g}"
         )
 
 
