@@ -140,10 +140,11 @@ class Agent:
         if forecast.kind == "proposal":
             self._neighbours[forecast.agent] = held.offered(forecast)
             return
-        if forecast.iteration > held.iteration:  # within an epoch it lies inside the one before
+        new_epoch = forecast.iteration > held.iteration  # within one it lies inside the promise before
+        held = held.heard(forecast, TOLERANCE)
+        if new_epoch:
             neighbour = self.design.neighbours[forecast.agent]
             check_standing(forecast, neighbour.center, neighbour.terminal * neighbour.scale, TOLERANCE)
-        held = held.heard(forecast, TOLERANCE)
         if forecast.iteration > self.epoch:
             self._start_afresh(forecast.iteration, f"'{forecast.agent}' started afresh with larger sets")
         self._seen = None

@@ -71,8 +71,6 @@ def check_standing(new: ForecastSet, center: np.ndarray, scale: np.ndarray, tole
     PromiseError
         Names the quantity, and what it promises for all time against what it may.
     """
-    if new.terminal_center.shape != center.shape:
-        raise PromiseError(f"'{new.agent}' promises {new.terminal_center.size} quantities; its design has {center.size}")
     inside = np.abs(new.terminal_center - center) + new.terminal_scale <= scale * (1 + tolerance)
     if not np.all(inside):  # also refuses NaN
         n = int(np.argmin(inside))
