@@ -12,6 +12,7 @@ from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import ConfigError, PromiseError
 from rmpc_ros.network.agent import Agent
 from rmpc_ros.network.dual_decomposition import share_resource
+from rmpc_ros.network.ladder import LadderAgent
 from rmpc_ros.network.resource_guard import Guard
 from rmpc_ros.network.resource_user import ResourceUser, UseProblem
 from rmpc_ros.network.shared_resource import Book, ResourceDesign, Statement, design_resource
@@ -237,6 +238,50 @@ def test_the_capacity_holds_and_a_liar_is_named(plant, lie):
     assert sum(n for agent, n in run["violations"].items() if agent not in liars) == 0
     named = {agent for names in run["named"].values() for agent in names}
     assert named == set(liars)
+
+
+@pytest.mark.parametrize("mode", ["pid", "pid_mpc"])
+def test_a_pid_takes_no_more_than_its_share_and_is_not_named(plant, mode):
+    config, _ = plant
+    run = study.simulate(config, 60, 3, {}, make=lambda design: LadderAgent(design, {}, mode))
+    use = np.array(run["rows"]["use"])
+    assert np.max(use) <= config.resources["steam"].capacity + 1e-9
+    assert set(run["cuts"].values()) == {0} and not any(run["named"].values())
+
+
+def test_a_pid_without_a_measurement_holds_no_more_than_its_share(plant):
+    _, designs = plant
+    agent, user = shared(plant, "pid")
+    agent.actuated(designs["vessel1"].steady_input + 0.9)
+    user.apply(0, agent.fixed)
+    assert agent.step(0, None).input == pytest.approx(10.9)  # of 10.94
+    gifts = np.zeros((3, user.horizon))
+    gifts[1, 2:] = 0.2
+    user.book.give("vessel1", gifts)
+    user.apply(2, agent.fixed)
+    assert agent.step(2, None).input == pytest.approx(user.book.shares()[0, 0])
+
+
+def test_a_glide_takes_no_more_than_the_share(plant):
+    _, designs = plant
+    agent, user = shared(plant, "pid")
+    design = designs["vessel1"]
+    agent.step(0, design.steady_state)
+    agent.actuated(design.steady_input + 3.0)  # the authority is 2
+    agent.set_mode("robust")
+    user.apply(1, agent.fixed)
+    neighbours = {name: n.center[: len(n.transform)] for name, n in design.neighbours.items()}
+    decision = agent.step(1, design.steady_state, neighbours)
+    assert "glides" in decision.report.reason
+    assert decision.input == pytest.approx(user.book.shares()[0, 0])
+
+
+def shared(plant, mode):
+    """Vessel 1 on a rung, and its dealings with the header."""
+    config, designs = plant
+    agent = LadderAgent(designs["vessel1"], {}, mode)
+    agent.start(0)
+    return agent, ResourceUser(agent.design, agent.fixed, design_resource("steam", config.resources["steam"], designs))
 
 
 def test_on_a_bad_network_nobody_is_accused_and_the_capacity_holds(plant):

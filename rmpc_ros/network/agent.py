@@ -36,6 +36,7 @@ from rmpc_ros.sets.base import UncertaintySet
 
 TOLERANCE = 1e-6  # of a promise, relative to the terminal half-width
 NOTICED = 1e-3  # change of a target, relative to the terminal half-width
+LARGEST_WEIGHT = 1e3  # factor of the terminal weight, and its inverse: beyond, the solver's tolerance would be felt
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,30 @@ class Agent:
         if np.any(np.abs(moved) > NOTICED * design.terminal):
             self.negotiation.target_moved()
         self.design = replace(design, x_ref=x_ref.copy(), u_ref=u_ref.copy())
+
+    def set_terminal_weight(self, factor: float) -> None:
+        """Plan with `factor` times the design's terminal weight from the next step on; between steps.
+
+        Neither constraints nor tubes nor promises depend on it, so that nothing but the performance does.
+
+        Raises
+        ------
+        DataError
+            Not finite, or outside [1/1000, 1000]; or another factor than 1 and the feedback is not "fixed". The factor
+            in force stays.
+        """
+        if not 1 / LARGEST_WEIGHT <= factor <= LARGEST_WEIGHT:  # also refuses NaN
+            raise DataError(
+                f"terminal weight of agent '{self.design.name}' = {factor:g} times the design's; allowed: "
+                f"{1 / LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g}"
+            )
+        if isinstance(self.controller, FixedFeedback):
+            self.controller.weigh_terminal(factor)
+        elif factor != 1.0:
+            raise DataError(
+                f"agent '{self.design.name}' has feedback '{self.design.form}', whose terminal weight is compiled in; "
+                "only 'fixed' takes another"
+            )
 
     def set_disturbance(
         self, members: UncertaintySet | None, mean: ResidualMean | None = None, rate: float = 0.25
@@ -518,6 +543,11 @@ class Agent:
             design.input_upper,
         )
 
+    def _share(self) -> Vector:
+        """Upper limits (nu,) of this step's normalised inputs by shares of a resource, where the header would cut."""
+        room = self.controller.data.u_room[0]
+        return np.where(room < 0.0, self.design.model.input_upper + room, np.inf)
+
     def _start_afresh(self, epoch: int, reason: str) -> None:
         """Promise the invariant box for all time, in a new epoch; the candidate is void."""
         assert self._promise is not None
@@ -541,7 +571,7 @@ class Agent:
             plan = self._follower.plan
             t = step - plan.step
             u = plan.nominal_inputs[t] if 0 <= t < plan.horizon else plan.terminal_input
-        u = np.clip(u, design.input_lower, design.input_upper)
+        u = np.clip(u, design.input_lower, np.minimum(design.input_upper, design.physical_inputs(self._share())))
         lower, upper = self._own_promise(step)
         self._promise = design.forecast(step, lower, upper, self.epoch)
         self._announced, self._certified = self.epoch, False

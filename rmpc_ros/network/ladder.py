@@ -18,7 +18,8 @@ A PID may hold an input that no promise allows: further from the backup law than
 u = u* moved by d towards the authority, as long as the next state is sure to come no nearer to a limit than half-way
 from the invariant box, whatever neighbours do inside their promises and disturbances in their set. These steps are
 still uncertified, as the PID's were. Where that is not sure, or the problem has no solution with the bound, safety
-wins: what is certified is applied at once, and the bump is reported.
+wins: what is certified is applied at once, and the bump is reported. Neither a PID nor a glide takes more of a shared
+resource than the agent's share.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ class LadderAgent(Agent):
             self._banks = {"pid": PidBank(designs), "pid_mpc": PidMpcBank(designs)}
         self._file_target = design.x_ref, design.u_ref
         self._policy_target = self._file_target
+        self._policy_weight = 1.0  # of the terminal cost
         self._in_charge = self._wanted = self.check_mode(controller)
         self._fresh = True  # the loops have not begun
         self._range = (design.input_upper - design.input_lower) / design.scale[design.nx :]
@@ -178,6 +180,12 @@ class LadderAgent(Agent):
         """As `Agent.set_target`; in force on the rung `learned` alone, and kept for when it is climbed."""
         super().set_target(x_ref, u_ref)  # raises where it is not certified
         self._policy_target = x_ref.copy(), u_ref.copy()
+        self._take_charge(self._in_charge)
+
+    def set_terminal_weight(self, factor: float) -> None:
+        """As `Agent.set_terminal_weight`; in force on the rung `learned` alone, and kept for when it is climbed."""
+        super().set_terminal_weight(factor)  # raises where it is not allowed
+        self._policy_weight = factor
         self._take_charge(self._in_charge)
 
     def set_setpoint(self, x_ref: Vector, u_ref: Vector) -> None:
@@ -270,9 +278,10 @@ class LadderAgent(Agent):
             self._start_afresh(self.epoch + 1, f"{new} takes over and promises no more than the invariant box")
 
     def _take_charge(self, controller: Controller) -> None:
-        """The controller and the target it aims for: the policy's on the rung `learned`, else the plant file's."""
+        """The controller, its target and terminal weight: the policy's on the rung `learned`, else the plant file's."""
         self._in_charge = controller
         x_ref, u_ref = self._policy_target if controller == "learned" else self._file_target
+        super().set_terminal_weight(self._policy_weight if controller == "learned" else 1.0)
         self.design = replace(self.design, x_ref=x_ref, u_ref=u_ref)
 
     def _begin(self, state: Vector, applied: Vector) -> None:
@@ -305,7 +314,9 @@ class LadderAgent(Agent):
             return None
         data, model, nx = self.controller.data, self.design.model, self.design.nx
         c = np.clip(np.clip(self._about, -authority, authority), self._about - ramp, self._about + ramp)
-        u = model.K @ data.x + c
+        law = model.K @ data.x
+        c = np.minimum(c, self._share() - law)
+        u = law + c
         middle = model.A @ data.x + model.B @ c + model.G @ data.zeta[0]
         around = np.abs(model.G) @ data.radius[0]
         upper = middle + around + model.disturbance_support(np.eye(nx))
@@ -330,6 +341,10 @@ class LadderAgent(Agent):
             if not np.array_equal(inside, u):
                 bank.track(inside)
                 u = inside
+        share = self._share()
+        if np.any(u > share):  # its integral does not run against the share
+            u = np.minimum(u, share)
+            bank.track(u)
         status = "not called" if self._in_charge == "pid" else ("optimal" if not bank.trouble else "failed")
         return self._uncertified(seen, state, u, status, solve_ms, bank.trouble, began)
 
@@ -366,7 +381,8 @@ class LadderAgent(Agent):
     def _hold(self, decision: Decision) -> Decision:
         """Without a measurement the PID holds its output, as operators know it; its integral does not run."""
         held = self.design.physical_inputs(self._last_input)
-        u = np.clip(held, self.design.input_lower, self.design.input_upper)
+        most = np.minimum(self.design.input_upper, self.design.physical_inputs(self._share()))
+        u = np.clip(held, self.design.input_lower, most)
         reason = f"{decision.report.reason}; {self._in_charge} holds its last input"
         margins = self.design.margins(np.full(self.design.nx, np.nan), u)
         return replace(decision, input=u, report=replace(decision.report, reason=reason, margins=margins))

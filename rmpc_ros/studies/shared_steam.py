@@ -7,6 +7,7 @@ price that the exchange should find.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import PromiseError
 from rmpc_ros.mpc.local import Vector
 from rmpc_ros.network.agent import Agent
+from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.network.dual_decomposition import share_resource
 from rmpc_ros.network.forecast import ForecastSet
 from rmpc_ros.network.resource_guard import Guard
@@ -41,13 +43,14 @@ def simulate(
     loss: float = 0.0,
     delay: int = 0,
     disturbed: bool = True,
+    make: Callable[[AgentDesign], Agent] = Agent,
 ) -> dict[str, Any]:
     """One run in lockstep; statements travel as between nodes: used DELAY steps after they were made, or later."""
     ((name, section),) = config.resources.items()
     designs = design_agents(config)
     resource = design_resource(name, section, designs)
     horizon = config.controller.horizon
-    agents = {n: Agent(d) for n, d in designs.items()}
+    agents = {n: make(d) for n, d in designs.items()}
     users = {n: ResourceUser(designs[n], agents[n].fixed, resource, liars.get(n, "")) for n in resource.users}
     guard = Guard(resource, horizon)
     plant = make_plant(config, seed=seed)
