@@ -12,6 +12,7 @@ W enters through its support in the directions row' A^tau alone, so that another
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class FixedFeedback:
     Attributes
     ----------
     directions : (N, nx+nu, nx) the rows of x and of u = K x times A^tau, tau = 0..N-1: where the tube asks for supports
+    terminal_weight : factor of the cost's P in force
     """
 
     form = "fixed"
@@ -38,7 +40,9 @@ class FixedFeedback:
         self.prediction = pred = Prediction(model, horizon)
         self.data: StepData = pred.data
         nx, nu, N = model.nx, model.nu, horizon
-        H, self._F = pred.quadratic(cost)
+        self._cost, self.terminal_weight = cost, 1.0
+        self._quadratics = {1.0: self._quadratic(1.0)}
+        H, self._F, self._to_cost = self._quadratics[1.0]
         self.qp = DenseQp(H, np.vstack([pred.x_v, pred.u_v]))
         # Rows: v(0..N-1), x(1..N), u(0..N-1). The first input sees the measured state itself: no tube.
         self._drive = np.vstack([np.zeros((N * nu, pred.x_d.shape[1])), pred.x_d, pred.u_d])
@@ -48,7 +52,6 @@ class FixedFeedback:
         self.directions = np.concatenate([pred.powers[:-1], model.K @ pred.powers[:-1]], axis=1)
         self._x_rows = slice(N * nu, N * (nu + nx))
         self._upper, self._lower = np.zeros(N * (2 * nu + nx)), np.zeros(N * (2 * nu + nx))
-        self._to_cost = pred.offset_cost(cost)
         self.tighten(*self.supports(model.disturbance_support))
         self._no_memory, self._no_width = np.zeros((0, 0, nu, nx)), np.zeros((N, nu))
 
@@ -85,6 +88,32 @@ class FixedFeedback:
         self._lower[:] = np.concatenate([bounds, np.tile(self.model.input_lower, N)]) + own_lower
         self._x_own_upper, self._x_own_lower = own_upper[self._x_rows], own_lower[self._x_rows]
         self._offset_cost = self._to_cost @ self._offset[N * nu :]
+
+    def weigh_terminal(self, factor: float) -> None:
+        """Plan with `factor` times the terminal weight P from now on; 1 is the design's.
+
+        The cost alone changes: rows, tubes and with them everything that is promised stay as they are. The quadratic is
+        put together here, not in `solve`, and DAQP goes on from the last active set.
+
+        Raises
+        ------
+        NumericalError
+            The weighed problem cannot be factorised. The factor in force stays.
+        """
+        if factor == self.terminal_weight:
+            return
+        built = self._quadratics[factor] if factor in self._quadratics else self._quadratic(factor)
+        H, F, to_cost = built
+        self.qp.reweigh(H)
+        if factor != 1.0:  # kept: the design's and the newest, between which an agent on the ladder goes to and fro
+            self._quadratics = {1.0: self._quadratics[1.0], factor: built}
+        self._F, self._to_cost, self.terminal_weight = F, to_cost, factor
+        self._offset_cost = to_cost @ self.offset
+
+    def _quadratic(self, factor: float) -> tuple[Matrix, Matrix, Matrix]:
+        """H, and the linear cost per known datum and per offset, with `factor` times the terminal weight."""
+        cost = replace(self._cost, P=factor * self._cost.P)
+        return *self.prediction.quadratic(cost), self.prediction.offset_cost(cost)
 
     def solve(self) -> LocalPlan:
         """Solve for the data in force.

@@ -95,6 +95,7 @@ class Cooperation:
     plan : (N, nu) nominal deviations from the backup law, of the newest round
     round : newest round of this step
     residual : largest disagreement of the newest round, root mean square over an edge; nan before it is known
+    terminal_weight : factor of the design's P in J_i
 
     Raises
     ------
@@ -117,17 +118,24 @@ class Cooperation:
         self._edges_own = {f: _edge(N, n) for f in self.followers}
         self._edges_copy = {j: _edge(N, len(other.terminal)) for j, other in design.neighbours.items()}
         self.plan = np.zeros((N, design.nu))
-        self._compile(design.build_fixed())
+        self._fixed, self.terminal_weight = design.build_fixed(), 1.0
+        self._compile()
 
-    def _compile(self, fixed: FixedFeedback) -> None:
+    def weigh_terminal(self, factor: float) -> None:
+        """Another factor of the terminal weight in the own objective; between steps. The others need not know."""
+        if factor != self.terminal_weight:
+            self.terminal_weight = factor
+            self._compile()
+
+    def _compile(self) -> None:
         """The quadratic in (v, zeta), the own trajectory as a map of it, and the QP in v with zeta eliminated."""
-        design, N, pred = self.design, fixed.N, fixed.prediction
+        design, N, pred = self.design, self._fixed.N, self._fixed.prediction
         nx, nu, ng = design.nx, design.nu, design.model.ng
         self._nv = nv = N * nu
         X = np.hstack([pred.x_v, pred.x_d[:, nx:]])
         U = np.hstack([pred.u_v, pred.u_d[:, nx:]])
         Q, R = np.kron(np.eye(N), design.cost.Q), np.kron(np.eye(N), design.cost.R)
-        Q[-nx:, -nx:] = design.cost.P
+        Q[-nx:, -nx:] = self.terminal_weight * design.cost.P
         self.H = 2 * (X.T @ Q @ X + U.T @ R @ U)
         self._weights = block_diag(Q, R)  # of x(1..N) and u(0..N-1)
         self._to_cost = 2 * np.vstack([X, U]).T @ self._weights
@@ -149,7 +157,7 @@ class Cooperation:
         self._inverse = np.linalg.inv(H[nv:, nv:])
         self._back = self._inverse @ H[nv:, :nv]
         reduced = H[:nv, :nv] - H[:nv, nv:] @ self._back
-        self.rows = fixed.qp.A
+        self.rows = self._fixed.qp.A
         self._qp = DenseQp((reduced + reduced.T) / 2, self.rows)
 
     # -- a step -------------------------------------------------------------------------------------------------------

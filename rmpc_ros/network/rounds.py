@@ -54,6 +54,7 @@ class Rounds:
         """
         sides = {name: side for name, side in self.agents.items() if agents[name].takes_part}
         for name, side in sides.items():
+            side.weigh_terminal(agents[name].fixed.terminal_weight)
             side.begin(step, agents[name].fixed)
         if self.joint is not None and len(sides) == len(self.agents):
             self.joint.load()

@@ -115,6 +115,7 @@ class Rounds(AgentPart):
         side = self._side
         if side is None or not self._talks:
             return
+        side.weigh_terminal(self.node.controller.fixed.terminal_weight)  # here, where nobody waits for it
         silent = ", ".join(sorted(self._silent)) or "none"
         taking = side.step == decision.step
         word = f"{side.round} rounds, disagreement {side.residual:.2g}" if taking else "takes no part"

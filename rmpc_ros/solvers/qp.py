@@ -2,7 +2,7 @@
 
     min_v  1/2 v'H v + f'v   s.t.  lower <= [v; A v] <= upper
 
-H and A never change; f and the sides do, in every step. DAQP (dual active set) solves the condensed problems of one
+A never changes; f and the sides do, in every step, and H where the cost is weighed anew (`DenseQp.reweigh`). DAQP (dual active set) solves the condensed problems of one
 agent in some ten microseconds; PIQP (proximal interior point) solves large sparse ones.
 """
 
@@ -83,6 +83,22 @@ class DenseQp:
                     {"row": row},
                 )
             raise NumericalError(f"DAQP refused the data (flag {flag})", str(flag))
+
+    def reweigh(self, H: Matrix) -> None:
+        """Another positive definite H (n, n) from now on; the active set of the last solution stays the first guess.
+
+        Raises
+        ------
+        NumericalError
+            H cannot be factorised. The one in force stays.
+        """
+        H = np.ascontiguousarray(H)
+        if self._model is not None:
+            flag = self._model.update(H=H)
+            if flag < 0:
+                self._model.update(H=self.H)
+                raise NumericalError(f"DAQP refused the Hessian (flag {flag})", str(flag))
+        self.H = H
 
     def solve_raw(self) -> tuple[Vector, float, int, dict[str, Any]]:
         """Call the solver alone: (v, objective, flag, info), unchecked; for benchmarks."""
