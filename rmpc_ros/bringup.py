@@ -114,6 +114,7 @@ def node_specs(
         )
     base = base_namespace(config, namespace)
     timing = timing or config.simulation.timing
+    pace = config.simulation.speed if speed is None else speed
     common: dict[str, Any] = {"plant": str(plant_file), "run": run, "executor": executor, "use_sim_time": simulated}
     agents = [
         NodeSpec(
@@ -124,6 +125,7 @@ def node_specs(
                 **common,
                 "agent": agent,
                 "timing": timing,
+                "speed": float(pace) if simulated and pace != "max" else 1.0,
                 "recorded": bag is not None and not only,
                 "journal": str(journals / f"{agent}.journal") if journals else "",
                 "outbox": str(learn / f"{agent}.outbox") if learn else "",
@@ -135,7 +137,6 @@ def node_specs(
     ]
     if only:
         return agents
-    pace = config.simulation.speed if speed is None else speed
     length = config.simulation.duration if duration is None else duration
     if length < config.period:  # no steps would mean steps without end
         raise ConfigError(f"duration = {length:g} s; give at least one period of '{plant_file}', {config.period:g} s")

@@ -158,6 +158,39 @@ def test_actuators_that_did_something_else_are_followed(designs):
     assert agent.step(1, design.steady_state).input == pytest.approx(elsewhere)
 
 
+def test_a_decision_that_came_too_late_is_not_what_the_next_one_continues(designs):
+    design = designs["reactor1"]
+    hot = design.steady_state + np.array([0.0, 0.0, 1.0])
+    agent = LadderAgent(design, {}, "pid")
+    agent.start(0)
+    first = agent.step(0, design.steady_state)
+    late = agent.step(1, hot)  # never applied: the actuators run the first one's plan, the backup law
+    agent.start(0, first.forecast)
+    agent.dropped(1, hot, first.plan)
+    ran = PlanFollower(first.plan).input(1, hot)
+    assert np.abs(late.input - ran) > 1.0
+    assert agent.step(2, design.steady_state).input == pytest.approx(ran)  # the PID begins there
+    agent.set_mode("robust")
+    agent.step(3, hot)
+    assert agent.transfer.step == 3
+
+
+@pytest.mark.parametrize("plan_known", [True, False])
+def test_a_change_of_controller_that_came_too_late_takes_place_in_the_next_step(designs, plan_known):
+    design = designs["reactor1"]
+    agent = LadderAgent(design, {}, "pid")
+    agent.start(0)
+    first = agent.step(0, design.steady_state)
+    agent.set_mode("robust")
+    assert "from pid to robust" in agent.step(1, design.steady_state).report.reason
+    agent.start(0, first.forecast)
+    agent.dropped(1, design.steady_state if plan_known else np.full(3, np.nan), first.plan)
+    assert agent.transfer is None
+    again = agent.step(2, design.steady_state)
+    assert "from pid to robust" in again.report.reason and agent.transfer.step == 2
+    assert agent.transfer.bump <= 0.5 + 1e-6
+
+
 # -- transfers --------------------------------------------------------------------------------------------------------
 def climb(config, designs, order, dwell=6):
     """All agents through a row of modes; returns every transfer and the loop's figures."""

@@ -24,6 +24,7 @@ from rmpc_ros.srv import GetPolicy
 from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
 from rmpc_ros.errors import ConfigError
+from rmpc_ros.mpc.backup import PlanFollower
 from rmpc_ros.network.journal import Journal
 from rmpc_ros.nodes import convert, qos
 from rmpc_ros.nodes.agent import AgentNode
@@ -384,6 +385,53 @@ def test_a_late_decision_is_dropped_and_nothing_about_it_is_promised() -> None:
     assert plant.silent == {"reactor1"}
     assert plant.away_steps["reactor1"] == STEPS - 4
     assert plant.deadlines_missed == {"reactor1": 1, "reactor2": 0, "separator": 0}
+
+
+def test_after_a_late_decision_the_controller_continues_what_the_actuators_did() -> None:
+    node = make(bringup.node_specs(load_plant(FILE), FILE, run="r")[0], autostart=False, mode="pid")
+    assert isinstance(node, AgentNode)
+    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    rest = node.design.steady_state
+    hot = rest + np.array([0.0, 0.0, 1.0])
+    for step, state, began in ((0, hot, np.inf), (1, hot, -np.inf), (2, rest, np.inf)):
+        node._decide(Inputs(step, state, {}, (), ()), began)
+        if step == 0:
+            plan = node._decision.plan
+    assert node.late == 1 and node._decision.step == 2
+    assert node._decision.input == pytest.approx(PlanFollower(plan).input(1, hot))
+    node.trigger_deactivate()
+    node.trigger_shutdown()
+    node.destroy_node()
+
+
+def test_on_the_clock_the_deadline_is_a_share_of_the_periods_wall_time() -> None:
+    config = load_plant(FILE)
+    for speed, deadline in ((1.0, 2.5), (120.0, 0.15)):  # half of network.deadline; half of 36 s / 120
+        specs = bringup.node_specs(config, FILE, run="r", timing="free", speed=speed)
+        node = make(specs[0], autostart=False)
+        assert isinstance(node, AgentNode)
+        assert node.trigger_configure().name == "SUCCESS"
+        assert node.deadline == pytest.approx(deadline)
+        node.trigger_shutdown()
+        node.destroy_node()
+
+
+def test_on_the_clock_a_timer_that_fires_late_leaves_less_than_the_deadline() -> None:
+    spec = bringup.node_specs(load_plant(FILE), FILE, run="r", timing="free", speed=1.0)[0]
+    node = make(spec, autostart=False, mode="robust")
+    assert isinstance(node, AgentNode)
+    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    node._begun = True
+    taken: list[int] = []
+    node.readings.fresh = lambda oldest: node.design.steady_state  # type: ignore[method-assign, assignment]
+    for step, part in ((0, 0.3), (1, 0.9), (2, 0.79), (3, 0.3)):
+        node._now = lambda at=36.0 * (step + part): at  # type: ignore[method-assign, misc]
+        node._on_clock()
+        taken.append(node._decision.step)
+    assert taken == [0, 0, 2, 3] and node.late == 1
+    node.trigger_deactivate()
+    node.trigger_shutdown()
+    node.destroy_node()
 
 
 def test_an_agent_whose_command_was_not_applied_repeats_its_promise() -> None:

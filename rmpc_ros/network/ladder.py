@@ -122,6 +122,9 @@ class LadderAgent(Agent):
         self._about = np.zeros(design.nu)  # deviation it is about
         self._continued = np.zeros(design.nu)  # u* of the newest transfer
         self._changed: Controller | None = None  # who was in charge before this step
+        self._before: tuple[Vector, Vector, Vector, Vector | None, Controller | None, Transfer | None] | None = (
+            None  # what the newest decision changed
+        )
 
     def start(
         self, step: int, promise: ForecastSet | None = None, acknowledged: Iterable[ForecastSet] = ()
@@ -205,6 +208,29 @@ class LadderAgent(Agent):
         self._last_input, self._fresh = u, True  # the loops begin anew from there
         self._about = self._deviation.copy()
 
+    def dropped(self, step: int, state: Vector, plan: BackupPlan | None) -> None:
+        """Forget a decision that came too late: the actuators ran the plan of an earlier one.
+
+        What they did is reckoned until `actuated` says it: the plan on the state that was measured here.
+
+        Parameters
+        ----------
+        step : of the decision
+        state : (nx,) measured, physical; not finite where nothing was
+        plan : that the actuators have; None before the first
+        """
+        if self._before is None:
+            return
+        self._last_input, self._deviation, self._about, self._ramp, self._changed, self.transfer = self._before
+        self._before, self._fresh = None, True
+        if plan is None or not np.all(np.isfinite(state)):
+            return
+        u = self._normalised(PlanFollower(plan).input(step, state))
+        self._last_input, self._deviation = u, u - self.design.model.K @ self.design.normalise(state)
+        self._about = self._deviation.copy()
+        if self._changed is not None:
+            self._continued = u
+
     # -- the control step ---------------------------------------------------------------------------------------------
     def look(
         self, step: int, state: Vector | None, neighbour_states: Mapping[str, Vector] | None = None
@@ -221,6 +247,7 @@ class LadderAgent(Agent):
         began = time.perf_counter()
         seen = self.look(step, state, neighbour_states)
         previous = self._last_input.copy()
+        self._before = previous, self._deviation, self._about, self._ramp, self._changed, self.transfer
         if self._in_charge in CERTIFIED:
             c = self._glide() if seen is not None else None
             if c is None:

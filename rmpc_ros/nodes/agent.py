@@ -5,7 +5,8 @@ Free-running: the node's clock starts step k at a fixed phase of every period, o
 
 What leaves the node leaves in this order: command and actuators, journal, promise, report. A new promise describes the
 plan of the command it comes with, so it may only be made when that command will be in force:
-- a decision that comes later than `deadline` after its measurement is dropped;
+- a decision that comes later than `deadline` after its measurement, or free-running in the last fifth of the period, is
+  dropped;
 - in lockstep the actuators' word about the step before must be the agent's own command. If it is not (the agent has
   just come back, or was late) the command goes out with the old promise, and the next step will tell.
 """
@@ -53,6 +54,7 @@ from rmpc_ros.srv import GetPolicy
 if TYPE_CHECKING:
     from rmpc_ros.nodes.estimation import Estimating
 
+LATEST = 0.8  # of a period: free-running agents drop what is decided after it; the rest is for the command's way
 PHASE = 0.2  # of a period: free-running agents decide this long after the period's begin, when the sensors have spoken
 LOOKS = 10  # a period is looked at so many times for the phase
 FRESH = 1.5  # periods: an older sensor value is stale
@@ -82,6 +84,7 @@ class AgentNode(ManagedNode):
             "neighbour_wait", -1.0, "most to wait for neighbours in lockstep [s]; -1: the plant file's", low=-1, high=60
         ),
         Param("deadline", -1.0, "a later decision is dropped [s]; -1: half of the plant file's", low=-1, high=600),
+        Param("speed", 1.0, "plant time over wall time of a simulated plant, on the clock", low=1e-3, high=1e6),
         Param("recorded", False, "wait for a recorder before the first step"),
         Param("outbox", "", "file of transitions that the learner has not acknowledged; no learner without it"),
         MODE,
@@ -109,7 +112,7 @@ class AgentNode(ManagedNode):
         self.wait = self.config.network.wait if wait < 0 else wait
         self.deadline = self.config.network.deadline / 2 if deadline < 0 else deadline
         if self.values["timing"] == "free":
-            self.deadline = min(self.deadline, self.config.period / 2)
+            self.deadline = min(self.deadline, self.config.period / 2 / self.values["speed"])  # seconds of wall time
         if self.values["timing"] == "lockstep" and self.wait >= self.deadline:
             raise ConfigError(
                 f"agent {self.agent} waits {self.wait:g} s for neighbours (network.wait); give less, below its "
@@ -389,14 +392,18 @@ class AgentNode(ManagedNode):
         measured = convert.Measurement(self.agent, step, state)
         self._measured.publish(convert.measurement_message(measured, self.layout, self.stamp(), self.run))
         self.round.own(step, state, time.monotonic())
+        # A timer that fires late leaves less than the deadline of this period.
+        left = (LATEST - (self._now() / self.config.period - step)) * self.config.period / self.values["speed"]
+        self._late_after = min(self.deadline, left)
         self.prepare(self._believed(self.round.take()), time.monotonic())
         self.go_on()
 
     # -- the step -----------------------------------------------------------------------------------------------------
     def _decide(self, inputs: Inputs, began: float) -> None:
         decision = self.controller.step(inputs.step, inputs.state, inputs.neighbour_states)
-        if time.monotonic() - began > self.deadline:
-            self._drop(decision, time.monotonic() - began)
+        allowed = self.deadline if self.values["timing"] == "lockstep" else self._late_after
+        if time.monotonic() - began > allowed:
+            self._drop(decision, inputs, time.monotonic() - began, allowed)
             return
         self.counts[decision.mode] += 1
         command = self._act(decision)
@@ -455,14 +462,15 @@ class AgentNode(ManagedNode):
             return False
         return True
 
-    def _drop(self, decision: Decision, taken: float) -> None:
+    def _drop(self, decision: Decision, inputs: Inputs, taken: float, allowed: float) -> None:
         """Too late to be applied: the last published promise stands, and the last plan runs at the actuators."""
         self.late += 1
         self.controller.start(self._promise.step, self._promise)
+        self.controller.dropped(decision.step, inputs.state, self._decision.plan if self._last is not None else None)
         self.diagnostics.say(
             "deadline",
             WARN,
-            f"step {decision.step} took {taken:.2f} s of {self.deadline:.2f} s and was dropped",
+            f"step {decision.step} took {taken:.2g} s of {max(allowed, 0.0):.2g} s and was dropped",
             missed=self.late,
         )
 
