@@ -3,6 +3,7 @@ import pytest
 
 from rmpc_ros.errors import ConfigError, DataError
 from rmpc_ros.models.calibration import AdaptiveQuantile, CalibrationSettings, MultiStepCalibrator
+from rmpc_ros.mpc import learned
 from rmpc_ros.mpc.learned import LearnedMpcSettings, decide
 from rmpc_ros.studies import calibration, hybrid_cstr
 from rmpc_ros.studies.bench import learn
@@ -66,6 +67,35 @@ def test_learned_mpc_keeps_the_radius_from_the_limit_and_its_inputs_inside():
         assert x[0] == pytest.approx(expected, abs=1e-3)
     impossible = decide(_settings(0.8), np.array([5.0]), np.ones(1), (np.array([4.8]), A, B), np.zeros((5, 1)))
     assert impossible.slack > 1.0 and impossible.input[0] == pytest.approx(-1.0)
+
+
+def test_limits_out_of_the_inputs_reach_are_left_out_and_the_move_stays_the_same(monkeypatch):
+    rng, kept, cases = np.random.default_rng(4), [], []
+    within = learned._within_reach
+    monkeypatch.setattr(learned, "_within_reach", lambda *a: kept.append(within(*a)) or kept[-1])
+    for _ in range(40):
+        A, B = rng.uniform(-0.5, 0.9, (2, 2)), rng.uniform(-0.5, 0.5, (2, 2))
+        settings = LearnedMpcSettings(
+            4,
+            rng.uniform(-1, 1, 2),
+            np.array([1.0, 0.5]),
+            np.array([0.01, 0.02]),
+            np.array([-np.inf, -rng.uniform(0.1, 4.0)]),
+            np.array([rng.uniform(0.1, 4.0), np.inf]),
+            np.array([-1.0, -2.0]),
+            np.array([2.0, 1.0]),
+            np.array([1.0, 2.0]),
+        )
+        x, u = rng.uniform(-1, 1, 2), rng.uniform(-1, 1, 2)
+        arguments = settings, x, u, (A @ x + B @ u, A, B), np.full((4, 2), 0.05)
+        cases.append((arguments, decide(*arguments)))
+    assert 0.1 < np.mean(kept) < 0.9  # some of each kind
+    monkeypatch.setattr(learned, "_within_reach", lambda m, b, a, high, low: np.isfinite(high) | np.isfinite(low))
+    for arguments, move in cases:
+        everything = decide(*arguments)
+        assert move.plan == pytest.approx(everything.plan, abs=1e-6)
+        assert move.slack == pytest.approx(everything.slack, abs=1e-6)
+    assert max(move.slack for _, move in cases) > 0.01
 
 
 def test_calibration_study_covers_and_keeps_the_limit(tmp_path):

@@ -2,10 +2,12 @@
 
     min  sum_j |(x_j - r)/scale|_Q^2 + |du_j/reach|_R^2
     s.t. lower + radius_j <= x_j <= upper - radius_j  (exact penalty),
-         x_{j+1} - xbar_{j+1} = A (x_j - x_0) + B (u_j - u_0),  limits on u
+         x_j = free_j + sum_l response_jl du_l,  limits on u
 
-linearised in each step at the measured state and the last input, so that it takes any model with exact derivatives. The
-radii are those of the model's own calibration: as it learns they shrink, when the plant changes they grow at once.
+The prediction is linear in the moves du. `decide` linearises in each step at the measured state and the last input
+(`held_prediction`), so that it takes any model with exact derivatives; `decide_along` takes any other one, for example
+along the plan of the step before. The radii are those of the model's own calibration: as it learns they shrink, when
+the plant changes they grow at once.
 """
 
 from __future__ import annotations
@@ -57,10 +59,25 @@ class LearnedMpcSettings:
 
 @dataclass(frozen=True)
 class LearnedMove:
-    """Input to apply (m,), largest predicted violation of a tightened limit over its scale."""
+    """Input to apply (m,), largest predicted violation of a tightened limit over its scale, planned inputs (N, m)."""
 
     input: Vector
     slack: float
+    plan: Matrix
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Linear in the moves.
+
+    Attributes
+    ----------
+    free : (N, n) states j+1 with the input in force held
+    response : (N, n, N m) their change per move, the moves of step l in columns l m to (l + 1) m
+    """
+
+    free: Matrix
+    response: Matrix
 
 
 @dataclass(frozen=True)
@@ -93,10 +110,24 @@ def _structure(horizon: int, inputs: int, slacks: int) -> _Structure:
     return _Structure(np.where(difference < 0, horizon, difference), rows, free, lower)
 
 
+def held_prediction(x: Vector, ahead: tuple[Vector, Matrix, Matrix], horizon: int) -> Prediction:
+    """Prediction of the linearisation x+ (n,), A (n, n), B (n, m) at the state x and the input in force."""
+    mean, A, B = ahead
+    n, m, N = x.size, B.shape[1], horizon
+    free, response = np.empty((N, n)), np.zeros((N + 1, n, m))
+    now, late = x, np.zeros((n, m))
+    for j in range(N):
+        now = mean + A @ (now - x)
+        late = A @ late + B
+        free[j], response[j] = now, late
+    age = _structure(N, m, 0).age
+    return Prediction(free, response[age].transpose(0, 2, 1, 3).reshape(N, n, N * m))
+
+
 def decide(
     settings: LearnedMpcSettings, x: Vector, u: Vector, ahead: tuple[Vector, Matrix, Matrix], radius: Matrix
 ) -> LearnedMove:
-    """Optimal move.
+    """Optimal move on the linearisation at (x, u).
 
     Parameters
     ----------
@@ -110,40 +141,54 @@ def decide(
         The radius has another shape.
     NumericalError
     """
-    s = settings
-    mean, A, B = ahead
-    n, m, N = x.size, u.size, s.horizon
-    if radius.shape != (N, n):
-        raise ConfigError(f"radius has shape {radius.shape}; {(N, n)} is needed")
-    free, response, moves = np.empty((N, n)), np.zeros((N + 1, n, m)), N * m
-    reach = s.input_reach
-    now, late, per_reach = x, np.zeros((n, m)), B * reach
-    for j in range(N):
-        now = mean + A @ (now - x)
-        late = A @ late + per_reach
-        free[j], response[j] = now, late
+    return decide_along(settings, u, held_prediction(x, ahead, settings.horizon), radius)
+
+
+def decide_along(settings: LearnedMpcSettings, u: Vector, prediction: Prediction, radius: Matrix) -> LearnedMove:
+    """Optimal move on a prediction; `u`: (m,) input in force, the rest as for `decide`."""
+    s, free = settings, prediction.free
+    (N, n), m = free.shape, u.size
+    if radius.shape != (N, n) or s.horizon != N:
+        raise ConfigError(f"radius has shape {radius.shape}, the prediction {free.shape}; {(s.horizon, n)} is needed")
+    moves, reach = N * m, s.input_reach
+    per_scale = (prediction.response / s.scale[:, None]).reshape(N * n, N, m) * reach
     high, low = ((s.upper - radius - free) / s.scale).ravel(), ((s.lower + radius - free) / s.scale).ravel()
-    kept = np.isfinite(high) | np.isfinite(low)
+    below, above = (s.input_lower - u) / reach, (s.input_upper - u) / reach
+    kept = _within_reach(per_scale, below, above, high, low)
     slacks = int(np.count_nonzero(kept))
-    structure = _structure(N, m, slacks)
-    forced = response[structure.age].transpose(0, 2, 1, 3).reshape(N, n, moves) / s.scale[:, None]
-    flat, gap = forced.reshape(N * n, moves), (free - s.setpoint) / s.scale
-    weighted = (forced * s.state_weight[:, None]).reshape(N * n, moves)
+    structure, flat = _structure(N, m, slacks), per_scale.reshape(N * n, moves)
+    weighted = (flat.reshape(N, n, moves) * s.state_weight[:, None]).reshape(N * n, moves)
     full, linear = np.zeros((moves + slacks, moves + slacks)), np.full(moves + slacks, s.penalty)
     full[:moves, :moves] = 2 * (flat.T @ weighted)
     diagonal = full.reshape(-1)[:: moves + slacks + 1]
     diagonal[:moves].reshape(N, m)[:] += 2 * s.move_weight
     diagonal[moves:] = s.penalty
-    linear[:moves] = 2 * (gap.ravel() @ weighted)
-    rows, upper, lower = structure.rows.copy(), structure.upper.copy(), structure.lower.copy()
-    rows[moves : moves + slacks, :moves] = rows[moves + slacks :, :moves] = flat[kept]
+    linear[:moves] = 2 * (((free - s.setpoint) / s.scale).ravel() @ weighted)
+    rows, upper, lower = structure.rows, structure.upper.copy(), structure.lower.copy()
     inputs = slice(moves + slacks, 2 * moves + slacks)
-    upper[inputs].reshape(N, m)[:], lower[inputs].reshape(N, m)[:] = (
-        (s.input_upper - u) / reach,
-        (s.input_lower - u) / reach,
-    )
-    upper[2 * moves + slacks : 2 * (moves + slacks)], lower[2 * (moves + slacks) :] = high[kept], low[kept]
+    upper[inputs].reshape(N, m)[:], lower[inputs].reshape(N, m)[:] = above, below
+    if slacks:
+        rows = rows.copy()
+        rows[moves : moves + slacks, :moves] = rows[moves + slacks :, :moves] = flat[kept]
+        upper[2 * moves + slacks : 2 * (moves + slacks)], lower[2 * (moves + slacks) :] = high[kept], low[kept]
     program = DenseQp(full, rows)  # the linearisation changes H and A in every step
     program.update(linear, upper, lower)
     v = program.solve().v
-    return LearnedMove(np.clip(u + reach * v[:m], s.input_lower, s.input_upper), float(np.max(v[moves:], initial=0.0)))
+    plan = np.clip(u + reach * np.cumsum(v[:moves].reshape(N, m), axis=0), s.input_lower, s.input_upper)
+    return LearnedMove(plan[0], float(np.max(v[moves:], initial=0.0)), plan)
+
+
+def _within_reach(per_move: Matrix, below: Vector, above: Vector, high: Vector, low: Vector) -> NDArray[np.bool_]:
+    """Which limits on states inputs within their own can violate; the rows of the others would never be active.
+
+    Parameters
+    ----------
+    per_move : (N n, N, m) states per move
+    below, above : (m,) room of the inputs
+    high, low : (N n,) room of the states
+    """
+    per_input = per_move.copy()
+    per_input[:, :-1] -= per_move[:, 1:]  # a move stays, so an input is a move up and the next one down
+    ends = per_input * below, per_input * above
+    most, least = np.maximum(*ends).sum(axis=(1, 2)), np.minimum(*ends).sum(axis=(1, 2))
+    return np.asarray((most > high) | (least < low))

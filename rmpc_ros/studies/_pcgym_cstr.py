@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rmpc_ros.errors import NumericalError
 from rmpc_ros.learning.policy import Actor
 from rmpc_ros.models.physics import Physics
-from rmpc_ros.mpc.learned import LearnedMpcSettings, decide
+from rmpc_ros.mpc.learned import LearnedMpcSettings, Prediction, decide_along
 from rmpc_ros.plants import cstr
 
 Vector = NDArray[np.float64]
@@ -47,6 +47,7 @@ ACTOR = Actor("affine", 1, 5, 2)
 OFFSET_REACH = 0.01  # mol/L
 WEIGHT_REACH = 2.0  # decades
 ERROR_FILTER = 0.3
+ASIDE = 1.0  # K, of the inputs from the plan in the log that calibrates
 
 
 class Controller(Protocol):
@@ -140,21 +141,53 @@ class Called:
         return self._out.T
 
 
-class RobustMpc:
-    """`mpc.learned.decide` on the tank, linearised in every sample, limits tightened by the model's calibrated error.
+class Rollout:
+    """States (2,) of N samples ahead under planned inputs, and their derivatives by each planned input.
 
-    The mean of the errors seen (first-order filter) is added to the prediction: no offset in steady state. With
-    `parameters` of `ACTOR`, a policy moves the target and the move weight around this tuned controller; zeros change
-    nothing.
+    Parameters
+    ----------
+    model : of the tank
+    horizon : N
+    """
+
+    def __init__(self, model: Physics, horizon: int) -> None:
+        x, u = ca.SX.sym("x", 2), ca.SX.sym("u")
+        end = model.function(x, u, FEED, np.ones(2))
+        sample: Any = ca.Function("sample", [x, u], [end, ca.jacobian(end, x), ca.jacobian(end, u)])
+        start, error, plan = ca.SX.sym("start", 2), ca.SX.sym("error", 2), ca.SX.sym("plan", horizon)
+        now, sensitivity, rows = start, ca.SX(2, horizon), []
+        for j in range(horizon):
+            now, A, B = sample(now, plan[j])
+            now += error
+            sensitivity = A @ sensitivity
+            sensitivity[:, j] = B
+            rows.append(ca.horzcat(now, sensitivity))
+        given = [ca.vertcat(start, error), plan]
+        self._call = Called(ca.Function("rollout", given, [ca.densify(ca.vertcat(*rows))]))
+        self._held = np.tril(np.ones((horizon, horizon)))  # the moves that each planned input is the sum of
+
+    def __call__(self, x: Vector, error: Vector, plan: Vector, u: float) -> Prediction:
+        """Linearised along `plan` (N,), for moves from the input in force; `error`: added to every sample."""
+        N = plan.size
+        value = self._call(np.concatenate([x, error]), plan).reshape(N, 2, 1 + N)
+        sensitivity = value[:, :, 1:]
+        return Prediction(value[:, :, 0] + sensitivity @ (u - plan), sensitivity @ self._held)
+
+
+class RobustMpc:
+    """MPC of `mpc.learned`, linearised in every sample along its last plan, limits tightened by the calibrated error.
+
+    One step of a sequential quadratic program a sample (the real-time iteration of Diehl, Bock and Schloeder, 2005):
+    nonlinear MPC, up to what one step leaves. The mean of the errors seen (first-order filter) is added to the
+    prediction: no offset in steady state. With `parameters` of `ACTOR`, a policy moves the target and the move weight
+    around this tuned controller; zeros change nothing.
     """
 
     def __init__(self, model: Physics, radius: Matrix, parameters: Vector | None = None) -> None:
         self._radius, self._parameters = radius, parameters
         x, u = ca.SX.sym("x", 2), ca.SX.sym("u")
-        ahead = model.function(x, u, FEED, np.ones(2))
-        self._next = Called(ca.Function("next", [x, u], [ahead]))
-        derivative = ca.jacobian(ahead, ca.vertcat(x, u))
-        self._ahead = Called(ca.Function("ahead", [x, u], [ca.densify(ca.horzcat(ahead, derivative))]))
+        self._next = Called(ca.Function("next", [x, u], [model.function(x, u, FEED, np.ones(2))]))
+        self._rollout = Rollout(model, len(radius))
         self._weight = np.array([1.0, 0.0])
         self._limits = np.array([-np.inf, STATE_LIMITS[0, 1]]), np.array([np.inf, STATE_LIMITS[1, 1]])
         self._inputs = np.array([COOLANT[0]]), np.array([COOLANT[1]])
@@ -163,7 +196,8 @@ class RobustMpc:
 
     def reset(self) -> None:
         """Begin a new episode."""
-        self._u = np.array([FIRST_INPUT])
+        self._plan = np.full(len(self._radius), FIRST_INPUT)
+        self._u = self._plan[:1]
         self._error = np.zeros(2)
         self._expected: Vector | None = None
 
@@ -184,10 +218,10 @@ class RobustMpc:
             *self._inputs,
             self._scale,
         )
-        point = self._ahead(x, self._u)
-        mean, A, B = point[:, 0] + self._error, point[:, 1:3], point[:, 3:]
-        before = self._u
-        self._u = decide(settings, x, before, (mean, A, B), self._radius).input
+        ahead = np.append(self._plan[1:], self._plan[-1])
+        prediction = self._rollout(x, self._error, ahead, float(self._u[0]))
+        self._plan = decide_along(settings, self._u, prediction, self._radius).plan[:, 0]
+        self._u = self._plan[:1]
         self._expected = self._next(x, self._u)[:, 0].copy()  # without the correction: the next error is seen whole
         return float(self._u[0])
 
@@ -281,26 +315,24 @@ class Replay:
 
 
 def error_radius(plant: Physics, horizon: int, factors: float, coverage: float, seed: int) -> Matrix:
-    """Error (N, 2) of the linearised model j samples ahead that `coverage` of an excited log stays within.
+    """Error (N, 2) of the prediction j samples ahead that `coverage` of an excited log stays within.
 
-    The log: 60 tanks whose `UNCERTAIN` lie within 1 +- `factors`, coolant moved at random, then held.
+    The log: 60 tanks whose `UNCERTAIN` lie within 1 +- `factors`, coolant moved at random; predicted along the last
+    input held, lived with inputs up to `ASIDE` from it, so that the errors hold those of the linearisation too.
     """
     rng = np.random.default_rng([41, seed])
-    errors = []
-    x_, u_ = ca.SX.sym("x", 2), ca.SX.sym("u")
-    end = plant.function(x_, u_, FEED, np.ones(2))
-    ahead: Any = ca.Function("ahead", [x_, u_], [end, ca.densify(ca.jacobian(end, x_))])
+    errors, rollout = [], Rollout(plant, horizon)
     for _ in range(60):
         theta = rng.uniform(1 - factors, 1 + factors, 2)
         x, u = np.array([rng.uniform(0.8, 0.92), 0.0]), rng.uniform(*COOLANT, 8)
         x[1] = 331.6 - 99.0 * (x[0] - 0.8)  # the steady states of these concentrations lie about this line
         for coolant in u:
             x = plant.advance(x, [coolant], FEED, theta)
-        mean, A = (v.full() for v in ahead(x, u[-1]))
-        truth, linear, row = x, x, np.empty((horizon, 2))
-        for j in range(horizon):
-            linear = mean.ravel() + A @ (linear - x)
-            truth = plant.advance(truth, [u[-1]], FEED, theta)
-            row[j] = np.abs(truth - linear)
-        errors.append(row)
+        lived = np.clip(u[-1] + rng.uniform(-ASIDE, ASIDE, horizon), *COOLANT)
+        predicted = rollout(x, np.zeros(2), np.full(horizon, u[-1]), float(u[-1]))
+        linear = predicted.free + predicted.response @ np.diff(lived, prepend=u[-1])
+        truth = np.empty((horizon, 2))
+        for j, coolant in enumerate(lived):
+            x = truth[j] = plant.advance(x, [coolant], FEED, theta)
+        errors.append(np.abs(truth - linear))
     return np.asarray(np.quantile(np.array(errors), coverage, axis=0))

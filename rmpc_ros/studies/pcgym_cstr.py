@@ -154,7 +154,7 @@ def table(result: dict[str, Any]) -> Iterable[str]:
 
 STUDY = Study(
     {
-        "horizon": 6,
+        "horizon": 8,
         "oracle_horizon": 20,
         "mismatch": 0.03,
         "coverage": 0.95,
