@@ -14,6 +14,7 @@ pytest.importorskip("rmpc_ros.msg", reason="needs the package's messages (make s
 from builtin_interfaces.msg import Time
 
 from rmpc_ros.errors import MessageError
+from rmpc_ros.network.accusations import FORGIVEN
 from rmpc_ros.network.resource_guard import Guard
 from rmpc_ros.network.shared_resource import ResourceDesign, Statement
 from rmpc_ros.nodes.checks import Layout, Peers
@@ -77,3 +78,23 @@ def test_a_damaged_step_does_not_make_the_headers_deaf() -> None:
         headers._on_message("steam", "a", share_message(said, STEAM.users, Time(), "run"))
     assert node.diagnostics.rejected["future"] == 1
     assert headers.guards["steam"].book.newest["a"].step == 7
+
+
+def test_the_headers_say_who_is_named_until_when_and_who_was_cleared() -> None:
+    node: Any = SimpleNamespace(diagnostics=Diagnostics("plant"))
+    config: Any = SimpleNamespace(controller=SimpleNamespace(horizon=N), resources={})
+    headers = Headers(node, config, {}, PEERS)
+    headers.guards = {"steam": Guard(STEAM, N)}
+
+    def said(step: int, a: float) -> tuple[str, dict[str, str]]:
+        for user in STEAM.users:
+            none = np.zeros((2, N))
+            headers.guards["steam"].hear(Statement(user, "steam", step, step, np.zeros(N), np.zeros(N), none, none))
+        headers.cut(step, {"a": np.array([a]), "b": np.zeros(1)})
+        (status,) = node.diagnostics.statuses()
+        return status.message, {value.key: value.value for value in status.values}
+
+    message, numbers = said(0, 1e3)
+    assert f"named until step {FORGIVEN} unless" in message and numbers["named"] == "a"
+    message, numbers = said(FORGIVEN, 0.0)
+    assert "of 9 kg/min" in message and numbers["named"] == "none" and numbers["cleared"] == f"a at step {FORGIVEN}"

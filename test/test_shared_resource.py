@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rmpc_ros.config import load_plant
 from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import ConfigError, PromiseError
+from rmpc_ros.network.accusations import FORGIVEN
 from rmpc_ros.network.agent import Agent
 from rmpc_ros.network.dual_decomposition import share_resource
 from rmpc_ros.network.ladder import LadderAgent
@@ -128,7 +129,7 @@ def test_what_no_honest_user_states_is_refused_and_its_sender_named(agent, make,
     before = guard.book.shares()
     with pytest.raises(PromiseError, match=word):
         guard.hear(make())
-    assert agent in guard.named
+    assert agent in guard.suspects
     assert np.array_equal(guard.book.shares(), before)
 
 
@@ -140,7 +141,7 @@ def test_gifts_that_nobody_has_made_are_noticed_in_time():
         for user in STEAM.users:
             guard.hear(said(user, step, taken=pumped if user == "a" else None))
         guard.cut(step, {user: np.zeros(1) for user in STEAM.users})
-    assert "nobody has made" in guard.named["a"]
+    assert "nobody has made" in guard.suspects["a"]
     assert guard.book.shares()[0, 0] == STEAM.fair[0]
 
 
@@ -161,7 +162,50 @@ def test_the_guard_cuts_at_the_share_and_names_who_wanted_more():
     out = guard.cut(0, {"a": np.array([7.0]), "b": np.array([3.0]), "c": np.array([3.5])})
     assert out["a"] == pytest.approx(3.0) and out["b"] == 3.0 and out["c"] == 3.5
     assert guard.use == pytest.approx(9.5) and guard.cuts == {"a": 1, "b": 0, "c": 0}
-    assert "'a' commands 7" in guard.named["a"] and set(guard.named) == {"a"}
+    assert "'a' commands 7" in guard.suspects["a"] and set(guard.accused.reasons) == {"a"}
+
+
+def test_who_was_named_once_is_cleared_after_behaving_for_a_stated_time():
+    guard = Guard(STEAM, N)
+
+    def step(k, a):
+        for agent in STEAM.users:
+            guard.hear(said(agent, k))
+        guard.cut(k, {"a": np.array([a]), "b": np.array([3.0]), "c": np.array([3.5])})
+
+    step(0, 7.0)
+    assert f"named until step {FORGIVEN} unless it happens again" in guard.suspects["a"]
+    step(5, 7.0)  # again
+    for k in range(6, FORGIVEN + 5):
+        step(k, 3.0)
+        assert set(guard.suspects) == {"a"}
+    step(FORGIVEN + 5, 3.0)
+    assert guard.suspects == {} and guard.accused.cleared == {"a": FORGIVEN + 5} and guard.cuts["a"] == 2
+    step(FORGIVEN + 6, 7.0)
+    assert set(guard.suspects) == {"a"} and guard.accused.cleared == {}
+
+
+def test_a_user_that_was_named_for_one_damaged_statement_takes_part_again(plant):
+    config, designs = plant
+    resource = design_resource("steam", config.resources["steam"], designs)
+    agent = Agent(designs["vessel1"])
+    user = ResourceUser(agent.design, agent.fixed, resource)
+
+    def word(k, other, wish):
+        zero = np.zeros((3, user.horizon))
+        return Statement(other, "steam", k, k, np.full(user.horizon, wish), np.zeros(user.horizon), zero, zero)
+
+    believed = []
+    for k in range(FORGIVEN + 3):
+        for other in ("vessel2", "vessel3"):
+            try:
+                user.hear(word(k, other, 99.0 if k == 1 and other == "vessel2" else 10.0))
+            except PromiseError:
+                assert k == 1
+        user.limit(k)
+        believed.append("vessel2" not in user.suspects)
+    # Named while the book was at step 0: the statement of step 1 came before the step.
+    assert believed == [True] + [False] * (FORGIVEN - 1) + [True] * 3
 
 
 # -- prices -----------------------------------------------------------------------------------------------------------

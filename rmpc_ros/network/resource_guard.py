@@ -1,7 +1,7 @@
 """The header's own side: it keeps the book too, and cuts every input at the share that the book gives its agent.
 
 So the resource's capacity holds whatever an agent commands. Who asks for more than its share is named, and so is who
-states what cannot be true, or has stopped stating anything.
+states what cannot be true, or has stopped stating anything; who behaves again is cleared after a time (`accusations`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import numpy as np
 
 from rmpc_ros.errors import PromiseError
 from rmpc_ros.mpc.local import Vector
+from rmpc_ros.network.accusations import Accusations
 from rmpc_ros.network.resource_user import SILENT
 from rmpc_ros.network.shared_resource import DELAY, Book, ResourceDesign, Statement
 
@@ -26,7 +27,7 @@ class Guard:
 
     Attributes
     ----------
-    named : what an agent did, by agent
+    accused : who has asked for too much, or stated what cannot be
     largest : largest use of all users together so far
     use : of the newest step
     cuts : how often an agent's input was cut by more than rounding, by agent
@@ -35,7 +36,7 @@ class Guard:
     def __init__(self, design: ResourceDesign, horizon: int) -> None:
         self.design = design
         self.book = Book(design, horizon)
-        self.named: dict[str, str] = {}
+        self.accused = Accusations()
         self.cuts = dict.fromkeys(design.users, 0)
         self.largest = self.use = 0.0
         self._heard = dict.fromkeys(design.users, 0)
@@ -51,7 +52,7 @@ class Guard:
         try:
             self.book.hear(said)
         except PromiseError as error:
-            self.named[said.agent] = str(error)
+            self.accused.name(said.agent, self.book.step, str(error))
             raise
         self._heard[said.agent] = max(said.step, self._heard[said.agent])
 
@@ -63,12 +64,13 @@ class Guard:
             for user, step in self._heard.items()
             if self.book.step - step > SILENT + DELAY
         }
-        return silent | self.named
+        return silent | self.accused.reasons
 
     def cut(self, step: int, inputs: dict[str, Vector]) -> dict[str, Vector]:
         """Inputs (nu,) of all agents for a step, physical, as they may be applied."""
         design, out = self.design, dict(inputs)
         self.book.advance(step)
+        self.accused.advance(step)
         shares = self.book.shares()[:, 0]
         self.use = 0.0
         for i, user in enumerate(design.users):
@@ -79,13 +81,15 @@ class Guard:
                 u[n] = limit
                 if over > TOLERANCE * design.capacity:
                     self.cuts[user] += 1
-                    self.named[user] = (
+                    self.accused.name(
+                        user,
+                        step,
                         f"'{user}' commands {over + shares[i]:.6g} {design.unit} of {design.name}; its share is "
-                        f"{shares[i]:.6g}"
+                        f"{shares[i]:.6g}",
                     )
             out[user] = u
             self.use += float(design.weights[i] * u[n])
         for user in self.book.unproven:
-            self.named.setdefault(user, f"'{user}' rests on gifts of {design.name} that nobody has made")
+            self.accused.name(user, step, f"'{user}' rests on gifts of {design.name} that nobody has made")
         self.largest = max(self.largest, self.use)
         return out

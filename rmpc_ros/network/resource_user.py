@@ -12,8 +12,8 @@ The agent's own plan pays these prices too, so it comes to use what it wishes fo
 
 What counts are shares. A user gives what it has beyond its target and beyond what its committed plan may use, for steps
 that are DELAY away, to who has less than its target. Targets come from `safe_shares`: nobody's wish, however large,
-moves a target below a guaranteed part. A user that is silent, or has been caught lying, gets nothing and gives nothing:
-in everybody's reckoning it wishes for what it has.
+moves a target below a guaranteed part. A user that is silent, or has been caught lying (`accusations`), gets nothing
+and gives nothing: in everybody's reckoning it wishes for what it has.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 from rmpc_ros.errors import PromiseError, SolverError
 from rmpc_ros.mpc.fixed import FixedFeedback
 from rmpc_ros.mpc.local import Matrix, Vector
+from rmpc_ros.network.accusations import Accusations
 from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.network.decision import Decision
 from rmpc_ros.network.dual_decomposition import safe_shares
@@ -97,7 +98,7 @@ class ResourceUser:
     ----------
     book : what has been given, as far as heard
     prices : (N,) newest, cost per unit
-    named : why others do not believe an agent, by agent
+    accused : whom this user has caught
     failed : wishes that could not be computed
     """
 
@@ -107,7 +108,7 @@ class ResourceUser:
         self.horizon = fixed.N
         self.book = Book(resource, self.horizon)
         self.problem = UseProblem(design, fixed, resource, self.index)
-        self.named: dict[str, str] = {}
+        self.accused = Accusations()
         self.failed = 0
         self.prices, self._priced = np.zeros(self.horizon), 0
         m = len(resource.users)
@@ -143,7 +144,7 @@ class ResourceUser:
                 raise PromiseError(f"'{said.agent}' says it has taken {self.resource.name} that was never given to it")
             self.book.hear(said)
         except PromiseError as error:
-            self.named[said.agent] = str(error)
+            self.accused.name(said.agent, self.book.step, str(error))
             raise
         self._past.setdefault(said.step, {})[said.agent] = said
         self._last_heard[said.agent] = max(said.step, self._last_heard[said.agent])
@@ -151,8 +152,9 @@ class ResourceUser:
     def limit(self, step: int) -> Vector:
         """Share in force (N,) for step .. step+N-1, in the resource's unit."""
         self.book.advance(step)
+        self.accused.advance(step)
         for agent in self.book.unproven:
-            self.named.setdefault(agent, f"'{agent}' rests on gifts of {self.resource.name} that nobody has made")
+            self.accused.name(agent, step, f"'{agent}' rests on gifts of {self.resource.name} that nobody has made")
         if step < self._quiet:
             return np.full(self.horizon, self.resource.guaranteed[self.index])
         return np.asarray(self.book.shares()[self.index])
@@ -216,7 +218,7 @@ class ResourceUser:
             for user in self.resource.users
             if user != self.design.name and self.book.step - self._last_heard[user] > SILENT + DELAY
         }
-        return silent | self.named
+        return silent | self.accused.reasons
 
     def _believed(self) -> list[bool]:
         """Who takes part: not caught lying, heard of lately."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rmpc_ros.config import PlantConfig
 from rmpc_ros.errors import MessageError, PromiseError
 from rmpc_ros.msg import Share
+from rmpc_ros.network.accusations import Accusations
 from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.network.decision import Decision
 from rmpc_ros.network.resource_guard import Guard
@@ -114,6 +115,7 @@ class Shares(AgentPart):
             price=float(np.mean(self.user.prices)),
             wishes_failed=self.user.failed,
             suspects=", ".join(sorted(suspects)) or "none",
+            cleared=_cleared(self.user.accused),
         )
 
     def _on_message(self, name: str, message: Share) -> None:
@@ -170,6 +172,7 @@ class Headers:
                 use=guard.use,
                 largest_use=guard.largest,
                 named=", ".join(sorted(suspects)) or "none",
+                cleared=_cleared(guard.accused),
                 **{f"cut_{user}": count for user, count in guard.cuts.items()},
             )
         return inputs
@@ -185,3 +188,8 @@ class Headers:
             node.diagnostics.reject(str(error))
         except PromiseError as error:
             node.diagnostics.reject(f"statement refused: {error}")
+
+
+def _cleared(accused: Accusations) -> str:
+    """Who was named once and has behaved since, for /diagnostics."""
+    return ", ".join(f"{agent} at step {step}" for agent, step in sorted(accused.cleared.items())) or "nobody"

@@ -53,6 +53,8 @@ def simulate(
     agents = {n: make(d) for n, d in designs.items()}
     users = {n: ResourceUser(designs[n], agents[n].fixed, resource, liars.get(n, "")) for n in resource.users}
     guard = Guard(resource, horizon)
+    observers = {n: user for n, user in users.items() if n not in liars} | {"header": guard}
+    named: dict[str, dict[str, str]] = {receiver: {} for receiver in observers}
     plant = make_plant(config, seed=seed)
     draw = vertex_disturbances(*config.disturbance_bounds(), 1000 + seed) if disturbed else None
     nominal = config.linear.steady_disturbance
@@ -91,6 +93,8 @@ def simulate(
                 if not (receiver and generator.random() < loss):
                     post.setdefault(k + late, []).append((receiver, said))
         applied = guard.cut(k, inputs)
+        for receiver, observer in observers.items():
+            named[receiver].update(observer.accused.reasons)  # a name is cleared after a while
         truth = plant.true_state()
         for n, design in designs.items():
             violations[n] += sum(margin < -1e-9 for margin in design.margins(truth[n], applied[n]).values())
@@ -102,9 +106,8 @@ def simulate(
         rows["shares"].append(guard.book.shares()[:, 0])
         rows["states"].append([float(truth[n][0]) for n in designs])
         plant.step(applied, nominal if draw is None else draw(k))
-    named = {receiver: dict(u.suspects) for receiver, u in users.items() if receiver not in liars} | {
-        "header": guard.suspects
-    }
+    for receiver, observer in observers.items():
+        named[receiver].update(observer.suspects)  # with who is silent now
     return {
         "resource": resource,
         "rows": rows,
