@@ -157,7 +157,7 @@ def test_unknown_choices_are_refused_by_name(noise):
 
 
 def test_two_mass_spring_study_compares_on_equal_terms(tmp_path):
-    settings = {**two_mass_spring.STUDY.defaults, "horizons": [4], "steps": 12, "runs": 2}
+    settings = {**two_mass_spring.STUDY.defaults, "horizons": [4], "steps": 12, "runs": [2], "seed": 0}
     result = two_mass_spring.run(settings, tmp_path)
     here = result["horizons"]["4"]
     assert {"average_cost", "average_cost_ci95", "cpu_s", "samples", "violations", "backup_steps"} <= set(here["drmpc"])
@@ -166,9 +166,18 @@ def test_two_mass_spring_study_compares_on_equal_terms(tmp_path):
     )
     difference = here["drmpc"]["average_cost"] - here["rmpc"]["average_cost"]
     assert here["drmpc_minus_rmpc"]["mean"] == pytest.approx(difference)
+    assert here["runs"] == 2 and here["drmpc_minus_rmpc"]["share_cheaper"] in (0.0, 0.5, 1.0)
     assert 0 < here["set_violation_mean"] < 0.05
     assert (tmp_path / "two_mass_spring.png").stat().st_size > 1000
     assert any("drmpc" in line for line in two_mass_spring.table(result))
+
+
+def test_runs_are_given_once_or_for_each_horizon():
+    given = {"horizons": [5, 10, 15]}
+    assert two_mass_spring.draws({**given, "runs": [7]}) == [7, 7, 7]
+    assert two_mass_spring.draws({**given, "runs": [3, 2, 1]}) == [3, 2, 1]
+    with pytest.raises(ConfigError, match="runs"):
+        two_mass_spring.draws({**given, "runs": [3, 2]})
 
 
 def test_building_energy_study_on_two_days(tmp_path):

@@ -101,7 +101,9 @@ def compared(loops: Mapping[str, Sequence[Mapping[str, Any]]], cost: str) -> dic
         }
     ours = np.array([r[cost] for r in loops["drmpc"]])
     for name in ("ssmpc", "rmpc"):
-        out[f"drmpc_minus_{name}"] = interval(list(ours - np.array([r[cost] for r in loops[name]])))
+        difference = ours - np.array([r[cost] for r in loops[name]])
+        below = {"median": float(np.median(difference)), "share_cheaper": float(np.mean(difference < 0))}
+        out[f"drmpc_minus_{name}"] = interval(list(difference)) | below
     out["drmpc_cheapest"] = min(loops, key=lambda k: out[k][cost]) == "drmpc"
     return out
 
@@ -118,7 +120,10 @@ def lines(methods: Mapping[str, Any], cost: str, beside: Mapping[str, str], digi
     parts = []
     for other in ("ssmpc", "rmpc"):
         d = methods[f"drmpc_minus_{other}"]
-        parts.append(f"drmpc - {other} {d['mean']:.{digits}f}{_half(d['ci95'], digits)}")
+        parts.append(
+            f"drmpc - {other} {d['mean']:.{digits}f}{_half(d['ci95'], digits)} (median {d['median']:.{digits}f}, "
+            f"cheaper in {100 * d['share_cheaper']:.0f} % of runs)"
+        )
     yield "  " + ", ".join(parts)
 
 
