@@ -10,9 +10,10 @@ from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 from rmpc_ros.cli import main
 from rmpc_ros.config import load_plant
+from rmpc_ros.config.learning import LEAST_MOVES
 from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import ConfigError, DataError
-from rmpc_ros.learning.campaign import ACTIONS, Campaigns, deviations_of, observation_size
+from rmpc_ros.learning.campaign import Campaigns, deviations_of, observation_size
 from rmpc_ros.learning.case import LearningCase, learning_case
 from rmpc_ros.learning.cross_entropy import CemOptions, CemState, first_state, iterate
 from rmpc_ros.learning.day import RobustDays
@@ -123,7 +124,7 @@ def test_a_wish_within_reach_is_met_exactly(days: RobustDays) -> None:
 
 
 def test_zero_actions_are_the_plant_files_own_targets(case: LearningCase, days: RobustDays) -> None:
-    c = deviations_of(case, days.targets, np.zeros((3, ACTIONS)))
+    c = deviations_of(case, days.targets, np.zeros((3, len(LEAST_MOVES))))
     assert np.all(c == 0)
     for agent, (x_ref, u_ref) in days.targets.references(c).items():
         design = days._agents[agent].design
@@ -148,7 +149,7 @@ def test_extreme_actions_never_break_a_limit_or_a_promise(case: LearningCase) ->
     campaigns = Campaigns(case, days.targets, days, draw_scenarios(case, [1], harsh=True))
     campaigns.reset()
     while not campaigns.done:
-        _, terms = campaigns.step(generator.choice([-1.0, 1.0], (1, 3, ACTIONS)))
+        _, terms = campaigns.step(generator.choice([-1.0, 1.0], (1, 3, len(LEAST_MOVES))))
         assert terms["violation"] == 0
     assert days.broken == 0
     assert days.modes["optimal"] == 3 * days.steps
@@ -157,7 +158,7 @@ def test_extreme_actions_never_break_a_limit_or_a_promise(case: LearningCase) ->
 def test_moving_a_set_point_moves_the_plant_that_way(case: LearningCase, days: RobustDays) -> None:
     settled = {}
     for sign in (-1.0, 1.0):
-        actions = np.zeros((3, ACTIONS))
+        actions = np.zeros((3, len(LEAST_MOVES)))
         actions[:, 0] = sign
         days.restart(np.array([0]))
         c = deviations_of(case, days.targets, actions)[None]
@@ -173,7 +174,9 @@ def test_environment_passes_pettingzoos_own_tests_with_the_real_controllers(case
     observations, _ = env.reset(seed=3)
     seen = [observations]
     for _ in range(3):
-        observations, rewards, ended, cut, infos = env.step({a: np.zeros(ACTIONS) for a in env.possible_agents})
+        observations, rewards, ended, cut, infos = env.step(
+            {a: np.zeros(len(LEAST_MOVES)) for a in env.possible_agents}
+        )
         seen.append(observations)
         assert len(set(rewards.values())) == 1
         info = infos["separator"]
@@ -208,7 +211,7 @@ def test_surrogate_predicts_windows_it_has_not_seen(case: LearningCase, days: Ro
 def test_campaigns_side_by_side_do_not_touch_each_other(
     case: LearningCase, days: RobustDays, surrogate: Surrogate
 ) -> None:
-    actions = np.random.default_rng(0).uniform(-1, 1, (4, 3, ACTIONS))
+    actions = np.random.default_rng(0).uniform(-1, 1, (4, 3, len(LEAST_MOVES)))
     together = Campaigns(case, days.targets, surrogate, draw_scenarios(case, [0, 1, 2, 3]))
     together.reset()
     observations, terms = together.step(actions)
@@ -224,13 +227,13 @@ def test_campaigns_side_by_side_do_not_touch_each_other(
 @pytest.mark.parametrize("kind", KINDS)
 def test_untrained_policies_are_the_tuned_controllers_and_all_are_bounded(case: LearningCase, kind: str) -> None:
     generator = np.random.default_rng(0)
-    actor = Actor(kind, 3, observation_size(case), ACTIONS)
+    actor = Actor(kind, 3, observation_size(case), len(LEAST_MOVES))
     observations = generator.standard_normal((5, 7, 3, actor.observations))
     start = np.tile(actor.start(generator), (5, 1))
     assert np.all(actor.act(start, observations) == 0)
     wild = 50 * generator.standard_normal((5, actor.size))
     actions = actor.act(wild, observations)
-    assert actions.shape == (5, 7, 3, ACTIONS)
+    assert actions.shape == (5, 7, 3, len(LEAST_MOVES))
     assert np.all(np.abs(actions) <= 1) and np.any(np.abs(actions) > 0.5)
     alone = Policy("p", actor, wild[2]).act(observations[2])
     assert alone == pytest.approx(actions[2])
@@ -328,7 +331,7 @@ def test_no_constant_of_the_grid_beats_the_best_constant(
         iterations=4, campaigns=8, windows=40, population=20, reference_iterations=4, reference_campaigns=8
     )
     best = train(case, options, tmp_path).policy.references["best_constant"]
-    actor = Actor("constant", 3, observation_size(case), ACTIONS)
+    actor = Actor("constant", 3, observation_size(case), len(LEAST_MOVES))
     ends = np.array([[i, -1, j, -1, k, -1] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], float)
     values = campaign_objective(case, days.targets, surrogate, actor, 24)(
         np.vstack([best, np.zeros(6), ends]), np.random.default_rng([29, 0])
@@ -346,7 +349,7 @@ def test_training_and_held_out_campaigns_never_meet(
         return draw_scenarios(case, seeds, harsh)
 
     monkeypatch.setattr("rmpc_ros.learning.experience.draw_scenarios", spy)
-    actor = Actor("constant", 3, observation_size(case), ACTIONS)
+    actor = Actor("constant", 3, observation_size(case), len(LEAST_MOVES))
     objective = campaign_objective(case, days.targets, surrogate, actor, 8)
     for seed in range(3):
         objective(np.zeros((2, actor.size)), np.random.default_rng(seed))
@@ -360,7 +363,7 @@ def test_training_and_held_out_campaigns_never_meet(
 def test_evaluation_is_paired_and_prints_one_object(
     plant: Path, case: LearningCase, days: RobustDays, surrogate: Surrogate, tmp_path: Path, capsys
 ) -> None:
-    actor = Actor("affine", 3, observation_size(case), ACTIONS)
+    actor = Actor("affine", 3, observation_size(case), len(LEAST_MOVES))
     references = {"nominal_optimal": np.ones(6), "best_constant": np.zeros(6)}
     policy = Policy(case.config.plant.name, actor, np.zeros(actor.size), 1, references, surrogate.to_dict())
     path = tmp_path / "policy.json"
@@ -389,7 +392,7 @@ def test_evaluation_is_paired_and_prints_one_object(
 
 def test_policies_that_differ_in_the_trainings_seed_are_one_row(case: LearningCase) -> None:
     def policy(kind: str, algorithm: str, seed: int) -> Policy:
-        actor = Actor(kind, 3, observation_size(case), ACTIONS)
+        actor = Actor(kind, 3, observation_size(case), len(LEAST_MOVES))
         references = {"nominal_optimal": np.ones(6), "best_constant": np.zeros(6)}
         return Policy(
             "p", actor, np.zeros(actor.size), 1, references, {"any": 1}, {"algorithm": algorithm, "seed": seed}
@@ -426,7 +429,7 @@ def test_myopic_earns_most_today_and_wears_the_catalyst_most(
     act = myopic(case, days.targets, surrogate)
     greedy, still = (
         live(case, days.targets, surrogate, a, 0, True)
-        for a in (act, lambda observations, campaigns: np.zeros((1, 3, ACTIONS)))
+        for a in (act, lambda observations, campaigns: np.zeros((1, 3, len(LEAST_MOVES))))
     )
     assert greedy.profit - greedy.terms["catalyst"] > still.profit - still.terms["catalyst"]
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from rmpc_ros.config import load_plant
+from rmpc_ros.config.learning import LEAST_MOVES
 from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import DataError
-from rmpc_ros.learning.campaign import ACTIONS, Campaigns, observation_size
+from rmpc_ros.learning.campaign import Campaigns, observation_size
 from rmpc_ros.learning.case import LearningCase, learning_case
 from rmpc_ros.learning.curves import GAIN, EventLog, write_curves
 from rmpc_ros.learning.day import RobustDays
@@ -47,7 +48,7 @@ def world(case: LearningCase) -> tuple[RobustDays, Surrogate]:
 
 @pytest.fixture(scope="module")
 def actor(case: LearningCase) -> Actor:
-    return Actor("network", len(case.agents), observation_size(case), ACTIONS)
+    return Actor("network", len(case.agents), observation_size(case), len(LEAST_MOVES))
 
 
 Make = Callable[[int], MappoTrainer]
@@ -89,7 +90,7 @@ def test_local_rewards_add_up_to_the_teams_but_for_what_no_action_changes(
     campaigns = Campaigns(case, days.targets, surrogate, training_scenarios(case, 6, generator))
     campaigns.reset()
     income = campaigns.outlook().product
-    _, terms = campaigns.step(generator.uniform(-1, 1, (6, 3, ACTIONS)))
+    _, terms = campaigns.step(generator.uniform(-1, 1, (6, 3, len(LEAST_MOVES))))
     price = case.learning.prices.product
     fixed = price.price * price.flow * case.steady[case.product] * income
     shares = local_rewards(case, campaigns.yesterday, terms, income)
@@ -102,8 +103,8 @@ def test_advantages_are_generalised_advantage_estimates_of_the_team(make: Make, 
     S, T, a = 3, 5, actor.agents
     experience = Experience(
         generator.standard_normal((S, T + 1, a, actor.observations)),
-        np.zeros((S, T, a, ACTIONS)),
-        np.zeros((S, T, a, ACTIONS)),
+        np.zeros((S, T, a, len(LEAST_MOVES))),
+        np.zeros((S, T, a, len(LEAST_MOVES))),
         generator.standard_normal((S, T, a)),
     )
     data = trainer._advantages(experience)
@@ -163,7 +164,7 @@ def test_mappo_earns_more_than_the_tuned_controllers_and_resumes_to_the_same_num
 
 def test_only_networks_are_trained(actor: Actor) -> None:
     with pytest.raises(DataError, match="network"):
-        MappoTrainer(Actor("affine", 3, actor.observations, ACTIONS), 1, 0, lambda *_: None, lambda _: 0.0)  # type: ignore[arg-type, return-value]
+        MappoTrainer(Actor("affine", 3, actor.observations, len(LEAST_MOVES)), 1, 0, lambda *_: None, lambda _: 0.0)  # type: ignore[arg-type, return-value]
 
 
 def test_event_files_hold_the_curve_for_tensorboard(tmp_path: Path) -> None:

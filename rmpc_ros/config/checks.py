@@ -34,6 +34,7 @@ def structural(config: PlantConfig) -> list[Problem]:
         *_duration(config),
         *_wiring(config),
         *_resources(config),
+        *_learning(config),
         *_estimator(config),
     ]
 
@@ -276,6 +277,14 @@ def _resources(config: PlantConfig) -> Iterator[Problem]:
                 yield Problem((*here, user), "an agent draws from one resource")
     users = {user for resource in config.resources.values() for user in resource.users}
     yield from _unknown(("simulation", "liars"), config.simulation.liars, users, "user of a resource")
+
+
+def _learning(config: PlantConfig) -> Iterator[Problem]:
+    """Of the feedback forms, 'fixed' alone can have its terminal weight changed between steps."""
+    learning, form = config.learning, config.controller.feedback
+    if learning is not None and learning.actions.terminal_weight is not None and form != "fixed":
+        here: KeyPath = ("learning", "actions", "terminal_weight")
+        yield Problem(here, f"controller.feedback '{form}' has its terminal weight compiled in; choose 'fixed'")
 
 
 def _wiring(config: PlantConfig) -> Iterator[Problem]:

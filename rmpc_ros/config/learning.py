@@ -5,9 +5,9 @@ Money is in the file's own currency; flows and inputs are per hour, as the simul
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from rmpc_ros.config.sections import Count, Fraction, Limits, Name, NonNegative, Number, Positive, Section
 
@@ -99,18 +99,68 @@ class Campaign(Section):
         return self
 
 
+Move = Literal["setpoint", "back_off", "economic_weight", "terminal_weight"]
+MOVES: tuple[Move, ...] = get_args(Move)
+LEAST_MOVES = MOVES[:2]  # every policy has these
+
+Factor = Annotated[float, Field(allow_inf_nan=False, ge=1e-3, le=1e3)]
+
+
+def _about_one(pair: tuple[float, float]) -> tuple[float, float]:
+    if not pair[0] <= 1 <= pair[1]:
+        raise ValueError(f"bounds of a factor hold 1, the tuned controller's; here {pair[0]:g} to {pair[1]:g}")
+    return pair
+
+
+Factors = Annotated[tuple[Factor, Factor], Field(strict=False), AfterValidator(_about_one)]
+
+
+class EconomicWeight(Section):
+    """Weight of the economics in the targets, as a factor; 1 is the balance that the file's set-points are."""
+
+    factors: Factors = (0.5, 2.0)
+    money: Positive  # per hour that weighs as much as a set-point one unit (squared) away from where it is wished
+
+
+class TerminalWeight(Section):
+    """Scale of the terminal cost of each agent's MPC, as a factor of the design's."""
+
+    factors: Factors = (0.1, 10.0)
+
+
 class Actions(Section):
-    """What a policy may move: per agent one set-point by at most `span`, and the back-off from certified sets."""
+    """What a policy may move: per agent one set-point by at most `span`, the back-off from certified sets, weights.
+
+    `moves` is what policies trained for this plant move; a policy may move everything that has its bounds here.
+    """
 
     setpoints: dict[Name, Name]
     span: Positive
     back_off: Fraction = 0.1  # share of the certified authority that targets leave unused
     most_back_off: Fraction = 0.5
+    moves: Annotated[tuple[Move, ...], Field(strict=False)] = LEAST_MOVES
+    economic_weight: EconomicWeight | None = None
+    terminal_weight: TerminalWeight | None = None
+
+    def bounded(self) -> tuple[Move, ...]:
+        """Everything that has its bounds here."""
+        sections = {"economic_weight": self.economic_weight, "terminal_weight": self.terminal_weight}
+        return tuple(move for move in MOVES if move in LEAST_MOVES or sections[move] is not None)
+
+    @field_validator("moves")
+    @classmethod
+    def _in_order(cls, moves: tuple[Move, ...]) -> tuple[Move, ...]:
+        if moves != tuple(move for move in MOVES if move in moves) or not set(LEAST_MOVES) <= set(moves):
+            raise ValueError(f"each once, in the order {', '.join(MOVES)}; the first two are always there")
+        return moves
 
     @model_validator(mode="after")
     def _ordered(self) -> Actions:
         if self.back_off > self.most_back_off:
             raise ValueError(f"back_off = {self.back_off:g} is above most_back_off = {self.most_back_off:g}")
+        for move in self.moves:
+            if move not in self.bounded():
+                raise ValueError(f"moves holds {move}, and there is no key '{move}' with its bounds")
         return self
 
 

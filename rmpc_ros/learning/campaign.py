@@ -9,17 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rmpc_ros.learning.case import LearningCase
 from rmpc_ros.learning.day import Day, DayModel
 from rmpc_ros.learning.economics import reward_terms
 from rmpc_ros.learning.scenario import Scenarios, aged
 from rmpc_ros.learning.targets import Targets
+from rmpc_ros.learning.weights import economic_pull, weight_factors
 
 Array = NDArray[np.float64]
-
-ACTIONS = 2  # per agent: offset of the set-point, back-off
 
 
 @dataclass(frozen=True)
@@ -42,17 +41,20 @@ def observation_size(case: LearningCase) -> int:
     return 6 + 2 * _most_neighbours(case) + len(case.agents)
 
 
-def deviations_of(case: LearningCase, targets: Targets, actions: Array) -> Array:
-    """Certified law deviations (..., m) of actions (..., a, 2) in [-1, 1]; zero is the plant file's controller.
+def deviations_of(
+    case: LearningCase, targets: Targets, actions: Array, product: ArrayLike = 1.0, steam: ArrayLike = 1.0
+) -> Array:
+    """Certified law deviations (..., m) of actions (..., a, 2 to 4) in [-1, 1]; zero is the plant file's controller.
 
     The first action moves the set-point by up to `span`; the second moves the back-off between none (-1), the file's
-    (0) and the largest (1).
+    (0) and the largest (1); the third weighs the economics at today's factors (...,) on the prices (`weights`).
     """
     chosen = case.learning.actions
     bounded = np.clip(actions, -1.0, 1.0)
     second = bounded[..., 1]
     change = np.where(second >= 0, chosen.most_back_off - chosen.back_off, chosen.back_off) * second
-    return targets.nearest(chosen.span * bounded[..., 0], chosen.back_off + change)
+    pull = economic_pull(chosen, targets.slopes, bounded, product, steam)
+    return targets.nearest(chosen.span * bounded[..., 0], chosen.back_off + change, pull)
 
 
 class Campaigns:
@@ -104,10 +106,11 @@ class Campaigns:
         return Outlook(self.activity, known.supply[:, day], known.product[:, day], known.steam[:, day])
 
     def step(self, actions: Array) -> tuple[Array, dict[str, Array]]:
-        """Live a day with actions (S, a, 2); next observations (S, a, o) and reward terms (S,) per hour."""
+        """Live a day with actions (S, a, 2 to 4); next observations (S, a, o) and reward terms (S,) per hour."""
         outlook = self.outlook()
-        deviations = deviations_of(self.case, self.targets, actions)
-        day = self.model.day(deviations, self.activity, outlook.supply)
+        deviations = deviations_of(self.case, self.targets, actions, outlook.product, outlook.steam)
+        terminal = weight_factors(self.case.learning.actions, "terminal_weight", actions)
+        day = self.model.day(deviations, self.activity, outlook.supply, terminal)
         evening, lost = aged(self.case, self.activity, day.states, self.scenarios.decay)
         terms = reward_terms(self.case, day.states, day.inputs, outlook.product, outlook.steam, day.violation, lost)
         self.lost_share = lost / self.activity

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.config import PlantConfig
-from rmpc_ros.config.learning import CampaignLearning
+from rmpc_ros.config.learning import Actions, CampaignLearning, Move
 from rmpc_ros.errors import ConfigError
 
 Vector = NDArray[np.float64]
@@ -43,6 +44,30 @@ class LearningCase:
     temperatures: Indices
     moved: Indices
     supply: int
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """What policies that are trained here move: the columns of their actions."""
+        return self.learning.actions.moves
+
+    def moving(self, moves: Sequence[Move]) -> LearningCase:
+        """The same case for policies that move something else.
+
+        Raises
+        ------
+        ConfigError
+            The plant file has no bounds for one of them.
+        """
+        actions = self.learning.actions
+        for move in moves:
+            if move not in actions.bounded():
+                here = ("learning", "actions")
+                raise self.config.error(
+                    here, f"no key '{move}' with its bounds; bounded are {', '.join(actions.bounded())}"
+                )
+        chosen = Actions.model_validate(actions.model_dump() | {"moves": tuple(moves)})
+        config = self.config.model_copy(update={"learning": self.learning.model_copy(update={"actions": chosen})})
+        return learning_case(config)
 
     @property
     def middle_activity(self) -> float:

@@ -12,7 +12,6 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from rmpc_ros.errors import ConfigError
-from rmpc_ros.learning.campaign import ACTIONS
 from rmpc_ros.learning.curves import GAIN
 from rmpc_ros.learning.day import RobustDays
 from rmpc_ros.learning.evaluate import evaluate
@@ -62,7 +61,8 @@ def run_train(
         "actor": options.kind,
         "seed": seed,
         "iterations": options.iterations,
-        "actions": ACTIONS,
+        "actions": len(case.moves),
+        "moves": case.moves,
         "seconds": time.perf_counter() - began,
         "cpu_seconds": time.process_time() - used,
         "workers": dataclasses.asdict(workers),

@@ -51,8 +51,8 @@ class DayModel(Protocol):
     def restart(self, seeds: NDArray[np.int64]) -> None:
         """Begin campaigns (S,) at the steady state."""
 
-    def day(self, deviations: Array, activity: Array, supply: Array) -> Day:
-        """One day for law deviations (S, m), activity (S,) and supply (S,)."""
+    def day(self, deviations: Array, activity: Array, supply: Array, terminal: Array | None = None) -> Day:
+        """One day for law deviations (S, m), activity (S,), supply (S,), factors of the terminal weights (S, a)."""
 
 
 class CampaignPlant(Plant):
@@ -96,12 +96,14 @@ class RobustDays:
         self._plant.reset(int(seeds[0]))
         self._generator = np.random.default_rng([11, int(seeds[0])])
 
-    def day(self, deviations: Array, activity: Array, supply: Array) -> Day:
-        """Simulate a window with the controllers in the loop; arrays have one row."""
+    def day(self, deviations: Array, activity: Array, supply: Array, terminal: Array | None = None) -> Day:
+        """Simulate a window with the controllers in the loop; arrays have one row. Terminal weights: the design's."""
         case = self.case
         campaign = case.learning.campaign
         for name, (x_ref, u_ref) in self.targets.references(deviations[0]).items():
             self._agents[name].set_target(x_ref, u_ref)
+        for i, agent in enumerate(self._agents.values()):
+            agent.set_terminal_weight(1.0 if terminal is None else float(terminal[0, i]))
         self._plant.activity = float(activity[0])
         disturbances = self._generator.uniform(*self._bounds, (campaign.window, len(self._bounds[0])))
         disturbances[:, case.supply] = supply[0]

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
 from rmpc_ros.errors import DataError
-from rmpc_ros.learning.campaign import ACTIONS, Campaigns, observation_size
+from rmpc_ros.learning.campaign import Campaigns, observation_size
 from rmpc_ros.learning.case import LearningCase
 from rmpc_ros.learning.day import DayModel, RobustDays
 from rmpc_ros.learning.economics import total
 from rmpc_ros.learning.scenario import draw_scenarios
 from rmpc_ros.learning.targets import Targets
+from rmpc_ros.learning.weights import arranged
 
 LARGEST = 100.0  # observations are about one in size; beyond this they are cut
 
@@ -53,7 +54,7 @@ class CampaignEnv(ParallelEnv):
         self.render_mode = None
         size = observation_size(case)
         self._observation_spaces = {a: Box(-LARGEST, LARGEST, (size,), np.float64) for a in case.agents}
-        self._action_spaces = {a: Box(-1.0, 1.0, (ACTIONS,), np.float64) for a in case.agents}
+        self._action_spaces = {a: Box(-1.0, 1.0, (len(case.moves),), np.float64) for a in case.agents}
         self._seed = 0
 
     def observation_space(self, agent: str) -> Box:
@@ -87,14 +88,14 @@ class CampaignEnv(ParallelEnv):
         DataError
             An agent's action is missing, of the wrong shape or not finite.
         """
-        acted = self.agents
+        acted, size = self.agents, len(self.case.moves)
         rows = []
         for agent in acted:
             action = np.asarray(actions.get(agent, np.nan), float)
-            if action.shape != (ACTIONS,) or not np.all(np.isfinite(action)):
-                raise DataError(f"action of agent '{agent}' = {action.tolist()}; {ACTIONS} finite numbers are needed")
+            if action.shape != (size,) or not np.all(np.isfinite(action)):
+                raise DataError(f"action of agent '{agent}' = {action.tolist()}; {size} finite numbers are needed")
             rows.append(action)
-        observations, terms = self._campaign.step(np.array(rows)[None])
+        observations, terms = self._campaign.step(arranged(np.array(rows)[None], self.case.moves))
         reward = float(total(terms)[0])
         over = self._campaign.done
         info = {name: float(values[0]) for name, values in terms.items()}

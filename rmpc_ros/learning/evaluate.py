@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from rmpc_ros.config.learning import LEAST_MOVES, MOVES
 from rmpc_ros.errors import DataError
-from rmpc_ros.learning.campaign import ACTIONS, Campaigns, deviations_of, observation_size
+from rmpc_ros.learning.campaign import Campaigns, deviations_of, observation_size
 from rmpc_ros.learning.case import HOURS, LearningCase
 from rmpc_ros.learning.day import DayModel, RobustDays
 from rmpc_ros.learning.economics import reward_terms, total
@@ -29,8 +30,9 @@ from rmpc_ros.learning.experience import TRAINING_SEEDS
 from rmpc_ros.learning.policy import Policy
 from rmpc_ros.learning.rollouts import PlantFile, Workers, spread
 from rmpc_ros.learning.scenario import draw_scenarios
-from rmpc_ros.learning.surrogate import Surrogate
+from rmpc_ros.learning.surrogate import Surrogate, fluctuation_seeds
 from rmpc_ros.learning.targets import Targets
+from rmpc_ros.learning.weights import arranged
 
 Array = NDArray[np.float64]
 Act = Callable[[Array, Campaigns], Array]
@@ -39,6 +41,13 @@ GRID = np.linspace(-1.0, 1.0, 7)  # of each agent's set-point, myopic optimisati
 CONFIDENCE = 0.95
 HELD_OUT = 1000
 REFERENCES = ("published", "nominal_optimal", "best_constant", "myopic")
+ENDS = {
+    f"{move}_{end}": side * np.eye(len(MOVES))[MOVES.index(move)]
+    for move in MOVES
+    if move not in LEAST_MOVES
+    for end, side in (("least", -1.0), ("most", 1.0))
+}
+"""Actions (4,) of every agent in further baselines: the published set-points with one weight at an end of its range."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +83,11 @@ Row = tuple[str, int, bool, Outcome]  # contestant, seed, harsh, what came of it
 def label(policy: Policy) -> str:
     """Name of a policy's row: what was learned, and how where that is not the usual way."""
     algorithm = policy.training.get("algorithm", "cem")
+    more = "".join(f"+{move}" for move in policy.moves if move not in LEAST_MOVES)
     if algorithm == "consensus":
-        return "learned_consensus"
+        return "learned_consensus" + more
     usual = "mappo" if policy.actor.kind == "network" else "cem"
-    return f"learned_{policy.actor.kind}" + ("" if algorithm == usual else f"_{algorithm}")
+    return f"learned_{policy.actor.kind}" + ("" if algorithm == usual else f"_{algorithm}") + more
 
 
 def contestants(policies: Sequence[Policy]) -> dict[str, tuple[str, Policy]]:
@@ -97,7 +107,8 @@ def contestants(policies: Sequence[Policy]) -> dict[str, tuple[str, Policy]]:
             f"the policy file lacks {', '.join(sorted(missing)) or 'the surrogate'}, which the baselines need; "
             "`rmpc train` writes them"
         )
-    out = {name: (name, first) for name in REFERENCES}
+    further = [name for name in ENDS if any(name.rpartition("_")[0] in policy.moves for policy in policies)]
+    out = {name: (name, first) for name in (*REFERENCES, *further)}
     for policy in policies:
         name = f"{label(policy)}:{policy.training.get('seed', 0)}"
         if name in out:
@@ -107,19 +118,21 @@ def contestants(policies: Sequence[Policy]) -> dict[str, tuple[str, Policy]]:
 
 
 def actor_of(case: LearningCase, targets: Targets, policy: Policy, name: str) -> Act:
-    """What a contestant does: observations (S, a, o) and the campaigns' outlook in, actions (S, a, 2) out."""
+    """What a contestant does: observations (S, a, o) and the campaigns' outlook in, actions (S, a, 2 to 4) out."""
     a = len(case.agents)
 
     def constant(values: Array) -> Act:
-        return lambda observations, campaigns: np.broadcast_to(values, (len(observations), a, ACTIONS))
+        return lambda observations, campaigns: np.broadcast_to(values, (len(observations), *values.shape))
 
     if name == "published":
-        return constant(np.zeros((a, ACTIONS)))
+        return constant(np.zeros((a, len(LEAST_MOVES))))
+    if name in ENDS:
+        return constant(np.tile(ENDS[name], (a, 1)))
     if name in policy.references:
-        return constant(policy.references[name].reshape(a, ACTIONS))
+        return constant(arranged(policy.references[name].reshape(a, -1), policy.moves))
     if name == "myopic":
         return myopic(case, targets, Surrogate.from_dict(policy.surrogate))
-    return lambda observations, campaigns: policy.act(observations)
+    return lambda observations, campaigns: arranged(policy.act(observations), policy.moves)
 
 
 def myopic(case: LearningCase, targets: Targets, model: Surrogate) -> Act:
@@ -195,11 +208,17 @@ def live_all(plant: PlantFile, policies: Sequence[Policy], jobs: Sequence[tuple[
 
 
 def _check_fit(case: LearningCase, policy: Policy) -> None:
-    actor, wanted = policy.actor, (len(case.agents), observation_size(case), ACTIONS)
-    if policy.plant != case.config.plant.name or (actor.agents, actor.observations, actor.actions) != wanted:
+    actor, wanted = policy.actor, (len(case.agents), observation_size(case))
+    if policy.plant != case.config.plant.name or (actor.agents, actor.observations) != wanted:
         raise DataError(
-            f"the policy is for plant '{policy.plant}' with (agents, observations, actions) = "
-            f"{(actor.agents, actor.observations, actor.actions)}; '{case.config.plant.name}' has {wanted}"
+            f"the policy is for plant '{policy.plant}' with (agents, observations) = "
+            f"{(actor.agents, actor.observations)}; '{case.config.plant.name}' has {wanted}"
+        )
+    unbounded = [move for move in policy.moves if move not in case.learning.actions.bounded()]
+    if unbounded:
+        raise DataError(
+            f"the policy moves {', '.join(unbounded)}, for which plant '{case.config.plant.name}' has no bounds "
+            "(learning.actions)"
         )
 
 
@@ -232,6 +251,14 @@ def evaluate(
             f"seeds {first_seed} to {first_seed + seeds - 1}: campaigns to judge on have seeds from 0 on; "
             f"from {TRAINING_SEEDS} on they are training campaigns"
         )
+    for policy in policies:
+        seen = fluctuation_seeds(int(policy.training.get("seed", 0)))
+        if seen.stop > first_seed and seen.start < first_seed + seeds:
+            raise DataError(
+                f"seeds {first_seed} to {first_seed + seeds - 1}: the surrogate of training seed "
+                f"{policy.training.get('seed', 0)} was fitted to the fluctuations of seeds {seen.start} to "
+                f"{seen.stop - 1}; judge on others (--first-seed)"
+            )
     names = contestants(policies)
     file = PlantFile.read(plant)
     case = file.case()
@@ -255,7 +282,7 @@ def evaluate(
         table = summarise(outcomes, "best_constant")
         reference = np.mean([o.profit for o in single["best_constant"]])
         for row_name, members in trainings.items():
-            if row_name in REFERENCES:
+            if row_name in (*REFERENCES, *ENDS):
                 continue
             gains = {n.rpartition(":")[2]: float(np.mean([o.profit for o in single[n]]) - reference) for n in members}
             table[row_name]["gain_by_training_seed"] = gains

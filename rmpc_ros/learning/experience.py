@@ -18,12 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rmpc_ros.learning.campaign import ACTIONS, Campaigns
+from rmpc_ros.learning.campaign import Campaigns
 from rmpc_ros.learning.case import LearningCase
 from rmpc_ros.learning.day import Day, DayModel
 from rmpc_ros.learning.policy import Actor
 from rmpc_ros.learning.scenario import Scenarios, draw_scenarios
 from rmpc_ros.learning.targets import Targets
+from rmpc_ros.learning.weights import arranged
 
 Array = NDArray[np.float64]
 
@@ -78,10 +79,10 @@ def gather(
     seen = [campaigns.reset()]
     outputs, noises, rewards = [], [], []
     while not campaigns.done:
-        noise = generator.standard_normal((count, actor.agents, ACTIONS))
+        noise = generator.standard_normal((count, actor.agents, actor.actions))
         output = actor.output(parameters[None], seen[-1][None])[0] + spread * noise
         income = campaigns.outlook().product
-        observation, terms = campaigns.step(actor.bound(output))
+        observation, terms = campaigns.step(arranged(actor.bound(output), case.moves))
         rewards.append(local_rewards(case, campaigns.yesterday, terms, income) / MONEY)
         seen.append(observation)
         outputs.append(output)

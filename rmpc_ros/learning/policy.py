@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,6 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from rmpc_ros.config.learning import LEAST_MOVES, MOVES, Move
 from rmpc_ros.errors import DataError
 
 Array = NDArray[np.float64]
@@ -56,6 +58,13 @@ class Actor:
         if self.kind == "network":  # the first layer must differ between units to learn anything
             first = HIDDEN * (self.observations + 1)
             out[:first] = generator.standard_normal(first) / np.sqrt(self.observations)
+        return out
+
+    def still(self, parameters: Array, columns: Sequence[int]) -> Array:
+        """The same parameters (size,) but for some actions, which stay zero whatever is observed."""
+        out = parameters.copy()
+        last = out[-HIDDEN * self.actions :] if self.kind == "network" else out
+        last.reshape(-1, self.actions)[:, list(columns)] = 0.0
         return out
 
     def output(self, parameters: Array, observations: Array) -> Array:
@@ -96,6 +105,7 @@ class Policy:
     references : what evaluation compares with: parameters of constant policies by name
     surrogate : the surrogate it was trained on (`Surrogate.to_dict`), which the myopic baseline optimises; may be empty
     training : algorithm, seed, iterations, settings
+    moves : what each column of the actions moves
     """
 
     plant: str
@@ -105,6 +115,7 @@ class Policy:
     references: dict[str, Array] = field(default_factory=dict)
     surrogate: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    moves: tuple[Move, ...] = LEAST_MOVES
 
     def __post_init__(self) -> None:
         if self.parameters.shape != (self.actor.size,) or not np.all(np.isfinite(self.parameters)):
@@ -112,6 +123,7 @@ class Policy:
                 f"policy of kind '{self.actor.kind}': parameters of shape {self.parameters.shape}, "
                 f"finite: {bool(np.all(np.isfinite(self.parameters)))}; {self.actor.size} finite numbers are needed"
             )
+        check_moves(self.moves, self.actor.actions)
 
     def act(self, observations: Array) -> Array:
         """Actions (..., a, actions) in [-1, 1] for observations (..., a, o)."""
@@ -131,6 +143,8 @@ class Policy:
             "surrogate": self.surrogate,
             "training": self.training,
         }
+        if self.moves != LEAST_MOVES:  # files without it are of policies that move the first two
+            content["moves"] = list(self.moves)
         document = {
             "format": FORMAT,
             "version": self.version,
@@ -138,6 +152,24 @@ class Policy:
             "content": content,
         }
         write_atomically(path, json.dumps(document, allow_nan=False))
+
+
+def check_moves(words: Sequence[str], actions: int) -> tuple[Move, ...]:
+    """What the columns of a policy's actions move.
+
+    Raises
+    ------
+    DataError
+        Unknown or repeated words, the set-point or the back-off is missing, or their number is not that of the actions.
+    """
+    moves = tuple(move for move in MOVES if move in words)
+    if list(moves) != list(words) or not set(LEAST_MOVES) <= set(moves):
+        raise DataError(
+            f"moves = {', '.join(map(str, words))}; known, in this order: {', '.join(MOVES)}; the first two needed"
+        )
+    if len(moves) != actions:
+        raise DataError(f"{actions} actions per agent for the {len(moves)} moves {', '.join(moves)}")
+    return moves
 
 
 def load_policy(path: Path) -> Policy:
@@ -174,6 +206,7 @@ def load_policy(path: Path) -> Policy:
             references,
             dict(content["surrogate"]),
             dict(content["training"]),
+            check_moves(content.get("moves", LEAST_MOVES), actor.actions),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"policy {path} is not complete: {error!r}") from error

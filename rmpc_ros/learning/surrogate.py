@@ -47,8 +47,9 @@ class Surrogate:
     def restart(self, seeds: NDArray[np.int64]) -> None:
         """Nothing to do: a quasi-steady model remembers nothing."""
 
-    def day(self, deviations: Array, activity: Array, supply: Array) -> Day:
+    def day(self, deviations: Array, activity: Array, supply: Array, terminal: Array | None = None) -> Day:
         """Mean states and inputs; limits are never broken here, since the controllers keep them."""
+        del terminal  # it changes how a plant moves, not where it rests
         scaled = [(activity - self.activity[0]) / self.activity[1], (supply - self.supply[0]) / self.supply[1]]
         lead = np.broadcast_shapes(deviations.shape[:-1], scaled[0].shape, scaled[1].shape)
         z = np.concatenate(
@@ -144,6 +145,11 @@ def identify_with(
     return fit_surrogate(case, authority, seed, np.concatenate(spread(probe_file, (plant,), shares, workers, progress)))
 
 
+def fluctuation_seeds(seed: int) -> range:
+    """Seeds of the fluctuations that a training seed's windows have: campaigns to judge on need others (`evaluate`)."""
+    return range(SHARES * seed, SHARES * (seed + 1))
+
+
 def draw_shares(agents: int, seed: int, windows: int) -> list[tuple[int, Array]]:
     """Random points (W, agents + 2) in [-1, 1] in `SHARES` shares, each with the seed of its fluctuations.
 
@@ -157,7 +163,7 @@ def draw_shares(agents: int, seed: int, windows: int) -> list[tuple[int, Array]]
     if windows - held < needed:
         raise DataError(f"windows = {windows}: at least {-(-needed * 5 // 4)} are needed for {needed - 2} coefficients")
     z = np.random.default_rng([13, seed]).uniform(-1.0, 1.0, (windows, agents + 2))
-    return [(SHARES * seed + n, part) for n, part in enumerate(np.array_split(z, SHARES))]
+    return list(zip(fluctuation_seeds(seed), np.array_split(z, SHARES), strict=True))
 
 
 def probe(case: LearningCase, days: RobustDays, share: tuple[int, Array]) -> Array:

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.errors import DataError
-from rmpc_ros.learning.campaign import ACTIONS, observation_size
+from rmpc_ros.learning.campaign import observation_size
 from rmpc_ros.learning.case import LearningCase
 from rmpc_ros.learning.consensus import ConsensusTrainer, metropolis
 from rmpc_ros.learning.cross_entropy import CemOptions, CemTrainer
 from rmpc_ros.learning.curves import EventLog, Row, write_curves
 from rmpc_ros.learning.day import RobustDays
 from rmpc_ros.learning.experience import Experience, gather
-from rmpc_ros.learning.objectives import campaign_objective, reference_policies
+from rmpc_ros.learning.objectives import campaign_objective, reference_policies, unseen
 from rmpc_ros.learning.policy import Actor, Kind, Policy, write_atomically
 from rmpc_ros.learning.surrogate import Surrogate, identify_surrogate
 from rmpc_ros.learning.targets import Targets
@@ -132,7 +132,7 @@ def train(
     days = RobustDays(case)
     what = {"plant": case.config.plant.name, "learning": _learning(case), **asdict(options)}
     surrogate = _surrogate(case, days, options, folder, what, resume, tell, identify)
-    actor = Actor(options.kind, len(case.agents), observation_size(case), ACTIONS)
+    actor = Actor(options.kind, len(case.agents), observation_size(case), len(case.moves))
     references = reference_policies(
         case,
         days.targets,
@@ -158,8 +158,16 @@ def train(
         log.close()
     write_curves(folder, trainer.curve, f"{options.algorithm}, {options.kind}, seed {options.seed}")
     training = {**asdict(options), "iterations_done": trainer.iteration}
+    parameters = actor.still(trainer.result(), unseen(case))
     policy = Policy(
-        case.config.plant.name, actor, trainer.result(), trainer.iteration, references, surrogate.to_dict(), training
+        case.config.plant.name,
+        actor,
+        parameters,
+        trainer.iteration,
+        references,
+        surrogate.to_dict(),
+        training,
+        case.moves,
     )
     policy.save(folder / "policy.json")
     return Trained(policy, trainer.curve, surrogate)

@@ -2,8 +2,9 @@
 
     min_v  1/2 v'H v + f'v   s.t.  lower <= [v; A v] <= upper
 
-A never changes; f and the sides do, in every step, and H where the cost is weighed anew (`DenseQp.reweigh`). DAQP (dual active set) solves the condensed problems of one
-agent in some ten microseconds; PIQP (proximal interior point) solves large sparse ones.
+A never changes; f and the sides do, in every step, and H where the cost is weighed anew (`DenseQp.reweigh`). DAQP (dual
+active set) solves the condensed problems of one agent in some ten microseconds; PIQP (proximal interior point) solves
+large sparse ones.
 """
 
 from __future__ import annotations

@@ -19,14 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.config import PlantConfig, load_plant
+from rmpc_ros.config.learning import LEAST_MOVES
 from rmpc_ros.config.shipped import plant_path
-from rmpc_ros.learning.campaign import ACTIONS, Campaigns
+from rmpc_ros.learning.campaign import Campaigns
 from rmpc_ros.learning.case import LearningCase, learning_case
 from rmpc_ros.learning.day import CampaignPlant, Day, RobustDays
 from rmpc_ros.learning.evaluate import Act, Outcome, live
 from rmpc_ros.learning.policy import Policy, load_policy
 from rmpc_ros.learning.targets import Targets
 from rmpc_ros.learning.train import TrainOptions, train
+from rmpc_ros.learning.weights import arranged
 from rmpc_ros.studies.registry import Settings, Study
 
 Array = NDArray[np.float64]
@@ -59,8 +61,9 @@ class DirectDays:
         self._plant.reset(int(seeds[0]))
         self._generator = np.random.default_rng([11, int(seeds[0])])
 
-    def day(self, deviations: Array, activity: Array, supply: Array) -> Day:
+    def day(self, deviations: Array, activity: Array, supply: Array, terminal: Array | None = None) -> Day:
         """Hold the inputs for a window; the same disturbances as `RobustDays` draws."""
+        del terminal  # there is no MPC
         case, campaign = self.case, self.case.learning.campaign
         linear = case.config.linear
         u = linear.steady_input + self._direction @ deviations[0]
@@ -92,7 +95,8 @@ def direct_targets(case: LearningCase, targets: Targets) -> Targets:
     m = len(case.agents)
     eye, none = np.eye(m), np.zeros((m, m))
     span = case.learning.actions.span * np.ones(m)
-    return Targets(none, none, eye, span, targets.base, targets.rows, targets.columns)
+    slopes = {term: none for term in targets.slopes}  # wishes are of set-points alone
+    return Targets(none, none, eye, span, targets.base, targets.rows, targets.columns, slopes)
 
 
 def close_limits(config: PlantConfig, temperature: float, fraction: float) -> PlantConfig:
@@ -185,7 +189,7 @@ def _inputs_per_wish(case: LearningCase, days: RobustDays) -> Array:
 
 
 def _learned(policy: Policy) -> Act:
-    return lambda observations, campaigns: policy.act(observations)
+    return lambda observations, campaigns: arranged(policy.act(observations), policy.moves)
 
 
 def _random(seed: int, agents: int) -> Act:
@@ -193,7 +197,7 @@ def _random(seed: int, agents: int) -> Act:
 
     def act(observations: Array, campaigns: Campaigns) -> Array:
         del campaigns
-        return generator.uniform(-1.0, 1.0, (len(observations), agents, ACTIONS))
+        return generator.uniform(-1.0, 1.0, (len(observations), agents, len(LEAST_MOVES)))
 
     return act
 

@@ -24,7 +24,7 @@ import numpy as np
 from rmpc_ros.config import load_plant
 from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import RmpcError
-from rmpc_ros.learning.campaign import ACTIONS, Campaigns, observation_size
+from rmpc_ros.learning.campaign import Campaigns, observation_size
 from rmpc_ros.learning.case import LearningCase, learning_case
 from rmpc_ros.learning.day import DayModel, RobustDays
 from rmpc_ros.learning.policy import KINDS, Actor, Policy
@@ -50,7 +50,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     store = _store_per_second(batch, settings["batches"])
     ingest = _ingest(shipped_plant(settings["plant"]), settings["ros_steps"])
     policies = {
-        kind: _policy_ms(case, Actor(kind, len(case.agents), observation_size(case), ACTIONS)) for kind in KINDS
+        kind: _policy_ms(case, Actor(kind, len(case.agents), observation_size(case), len(case.moves))) for kind in KINDS
     }
     agents = len(case.agents)
     return dict(settings) | {
@@ -69,7 +69,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
 def _days_per_second(case: LearningCase, targets: Targets, model: DayModel, count: int, days: int) -> float:
     campaigns = Campaigns(case, targets, model, draw_scenarios(case, range(count)))
     campaigns.reset()
-    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (days, count, len(case.agents), ACTIONS))
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (days, count, len(case.agents), len(case.moves)))
     began = time.process_time()
     for day in range(days):
         campaigns.step(actions[day])
