@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 pytest.importorskip("rmpc_ros.msg", reason="needs the package's messages (make setup)")
 
 import rclpy
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rmpc_ros.msg import ForecastSet
@@ -25,6 +26,7 @@ from rmpc_ros.errors import ConfigError
 from rmpc_ros.network.joining import joined_plant
 from rmpc_ros.nodes import qos
 from rmpc_ros.nodes.agent import AgentNode
+from rmpc_ros.nodes.joining import Joining
 from rmpc_ros.nodes.plant import PlantNode
 from rmpc_ros.nodes.process import make_executor, node_class
 from rmpc_ros.plants.generate import plant_file
@@ -144,6 +146,30 @@ def test_a_mass_joins_after_its_neighbours_word_and_leaves_again(tmp_path: Path)
     assert said.message == "apart"
     (host,) = [s for s in nodes["mass2"].diagnostics.statuses() if s.name.endswith(": proposals")]
     assert int({v.key: v.value for v in host.values}["acknowledged"]) >= 1
+
+
+def test_a_wish_to_join_that_somebody_else_refuses_is_none(tmp_path: Path) -> None:
+    file = write_chain(tmp_path)
+    (spec,) = [s for s in bringup.node_specs(load_plant(file), file, run="r") if s.label == "mass3"]
+    parameters = [Parameter(k, value=v) for k, v in {**spec.parameters, "autostart": False}.items()]
+    node = node_class("agent")(
+        "agent", namespace=spec.namespace, parameter_overrides=parameters, use_global_arguments=False
+    )
+    refusing = [False]
+    node.add_on_set_parameters_callback(  # asked last
+        lambda _: SetParametersResult(successful=not refusing[0], reason="not today")
+    )
+    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    (joining,) = [part for part in node.parts if isinstance(part, Joining)]
+    refusing[0] = True
+    assert not node.set_parameters([Parameter("joined", value=True)])[0].successful
+    assert not joining._wish
+    refusing[0] = False
+    assert node.set_parameters([Parameter("joined", value=True)])[0].successful
+    assert joining._wish
+    node.trigger_deactivate()
+    node.trigger_shutdown()
+    node.destroy_node()
 
 
 def test_a_plant_file_that_joins_and_cooperates_is_refused(tmp_path: Path) -> None:

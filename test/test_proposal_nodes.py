@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("rmpc_ros.msg", reason="needs the package's messages (make setup)")
 
 import rclpy
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rmpc_ros.msg import ForecastSet
@@ -184,3 +185,32 @@ def test_without_a_journal_an_agent_neither_asks_nor_answers() -> None:
     assert kinds == {ForecastSet.COMMITMENT}
     assert numbers(nodes["reactor1"], "proposals")["proposed"] == "0"
     assert np.any(nodes["reactor1"].controller.design.x_ref)
+
+
+def test_a_set_point_that_somebody_else_refuses_changes_nothing() -> None:
+    spec = bringup.node_specs(load_plant(FILE), FILE, run="r")[0]
+    parameters = [Parameter(k, value=v) for k, v in {**spec.parameters, "autostart": False}.items()]
+    node = node_class("agent")(
+        "agent", namespace=spec.namespace, parameter_overrides=parameters, use_global_arguments=False
+    )
+    refusing = [False]
+    node.add_on_set_parameters_callback(  # asked last
+        lambda _: SetParametersResult(successful=not refusing[0], reason="not today")
+    )
+    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    before, refusing[0] = node.controller.design.x_ref, True
+    wish = Parameter("setpoint.T1", value=float(node.design.steady_state[2]) + 0.03)
+    result = node.set_parameters([wish])[0]
+    assert not result.successful and result.reason == "not today"
+    assert np.array_equal(node.controller.design.x_ref, before)
+    refusing[0] = False
+    assert node.set_parameters([wish])[0].successful
+    moved = node.controller.design.x_ref
+    assert not np.array_equal(moved, before)
+    node.trigger_deactivate()
+    assert node.trigger_activate().name == "SUCCESS"  # the parameters count when it is active again
+    assert np.array_equal(node.controller.design.x_ref, moved)
+    assert not node.set_parameters([Parameter("setpoint.T1", value=float("nan"))])[0].successful
+    node.trigger_deactivate()
+    node.trigger_shutdown()
+    node.destroy_node()

@@ -9,10 +9,11 @@ with the connection.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rcl_interfaces.msg import SetParametersResult
+from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
 
 from rmpc_ros.errors import MessageError
@@ -78,7 +79,6 @@ class Joining(AgentPart):
             for host in plan.hosts
         }
         self._connect = node.create_publisher(Bool, "connect", qos.UPDATE)
-        node.add_on_set_parameters_callback(self._on_set)
 
     def open(self) -> None:
         """Listen to the hosts and to the plant."""
@@ -91,12 +91,16 @@ class Joining(AgentPart):
         node.listen(Bool, "connected", self._on_connected, qos.UPDATE)
         for host in self._plan.hosts:
             node.listen(ForecastSet, f"{node.base}/{host}/forecast", partial(self._on_forecast, host), qos.PROMISE)
+        node.add_post_set_parameters_callback(self._set)
 
-    def _on_set(self, parameters: list[Any]) -> SetParametersResult:
+    def close(self) -> None:
+        """Hear no more wishes."""
+        self.node.remove_post_set_parameters_callback(self._set)
+
+    def _set(self, parameters: Sequence[Parameter]) -> None:
         for parameter in parameters:
             if parameter.name == JOINED.name:
                 self._wish, self._asked = bool(parameter.value), False
-        return SetParametersResult(successful=True)
 
     def _on_connected(self, message: Bool) -> None:
         self._connected = bool(message.data)

@@ -15,6 +15,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.parameter import Parameter
 
 from rmpc_ros.errors import ConfigError, DataError
+from rmpc_ros.network.agent_design import Vector
 from rmpc_ros.network.setpoint import certified_target
 from rmpc_ros.nodes.agent_part import AgentPart
 from rmpc_ros.nodes.parameters import Param, declare
@@ -40,45 +41,55 @@ class Setpoints(AgentPart):
                 for name, n in missing.items()
             ],
         )
-        self._values = np.array([float(node.get_parameter(name).value) for name in self._index])
-        self._active = False
-        node.add_on_set_parameters_callback(self._on_set)
+        self._values = self._base
 
     def open(self) -> None:
-        """Aim at what the parameters say.
+        """Aim at what the parameters say, and listen.
 
         Raises
         ------
         ConfigError
             It is not certified.
         """
-        self._active = True
-        if np.array_equal(self._values, self._base):
-            return
-        try:
-            self.node.controller.set_setpoint(*certified_target(self.node.design, self._values, self._base))
-        except DataError as error:
-            raise ConfigError(str(error)) from error
+        node = self.node
+        wanted = np.array([float(node.get_parameter(name).value) for name in self._index])
+        if not np.array_equal(wanted, self._base):
+            try:
+                node.controller.set_setpoint(*certified_target(node.design, wanted, self._base))
+            except DataError as error:
+                raise ConfigError(str(error)) from error
+        self._values = wanted
+        node.add_on_set_parameters_callback(self._allowed)
+        node.add_post_set_parameters_callback(self._set)
 
     def close(self) -> None:
-        """The parameters stay."""
-        self._active = False
+        """Hear no more wishes; the parameters stay, and are checked when the node is active again."""
+        self.node.remove_on_set_parameters_callback(self._allowed)
+        self.node.remove_post_set_parameters_callback(self._set)
 
-    def _on_set(self, parameters: Sequence[Parameter]) -> SetParametersResult:
-        values, named = self._values.copy(), False
+    def _wanted(self, parameters: Sequence[Parameter]) -> Vector:
+        """Set-points (nx,) with the ones among these parameters."""
+        values = self._values.copy()
         for parameter in parameters:
             if parameter.name in self._index:
-                named = True
-                if parameter.type_ != Parameter.Type.DOUBLE:
-                    return SetParametersResult(successful=False, reason=f"{parameter.name}: give a float")
                 values[self._index[parameter.name]] = parameter.value
-        if not named:
-            return SetParametersResult(successful=True)
-        try:
-            target = certified_target(self.node.design, values, self._values)
-            if self._active:
-                self.node.controller.set_setpoint(*target)
-        except DataError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        self._values = values
+        return values
+
+    def _allowed(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+        """Whether all of them together are certified; others may still refuse them, so nothing changes here."""
+        mine = [parameter for parameter in parameters if parameter.name in self._index]
+        for parameter in mine:
+            if parameter.type_ != Parameter.Type.DOUBLE:
+                return SetParametersResult(successful=False, reason=f"{parameter.name}: give a float")
+        if mine:
+            try:
+                certified_target(self.node.design, self._wanted(mine), self._values)
+            except DataError as error:
+                return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
+
+    def _set(self, parameters: Sequence[Parameter]) -> None:
+        wanted = self._wanted(parameters)
+        if not np.array_equal(wanted, self._values):
+            self.node.controller.set_setpoint(*certified_target(self.node.design, wanted, self._values))
+            self._values = wanted
