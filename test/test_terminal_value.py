@@ -14,7 +14,7 @@ from rmpc_ros.errors import DataError
 from rmpc_ros.learning.campaign import Campaigns, deviations_of
 from rmpc_ros.learning.case import HOURS, LearningCase, learning_case
 from rmpc_ros.learning.day import RobustDays
-from rmpc_ros.learning.planner import DISCOUNT, Planner
+from rmpc_ros.learning.planner import ACTIVITIES, DISCOUNT, Planner, Situation
 from rmpc_ros.learning.scenario import draw_scenarios
 from rmpc_ros.learning.surrogate import Surrogate, draw_shares, fit_surrogate
 from rmpc_ros.learning.terminal_value import (
@@ -23,9 +23,9 @@ from rmpc_ros.learning.terminal_value import (
     Passages,
     TerminalValue,
     fit_value,
-    learn_value,
     value_features,
 )
+from rmpc_ros.learning.value_training import ValueTrainer
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_plan_of_two_days_is_the_best_of_all_pairs(
         worth[first, second] = today + DISCOUNT * day(second, evening, (later[0], later[1]))[0]
     best = max(worth, key=worth.__getitem__)[0]
     values = [np.array([v]) for v in (a0, k, supply, product, steam)]
-    assert planner.plan(*values, left=1)[0] == best
+    assert planner.plan(Situation(*values, left=1))[0] == best
 
 
 def test_the_decay_seen_is_the_campaigns(case: LearningCase, days: RobustDays, surrogate: Surrogate) -> None:
@@ -99,7 +99,7 @@ def test_the_decay_seen_is_the_campaigns(case: LearningCase, days: RobustDays, s
 def test_the_value_is_fitted_exactly_where_it_is_representable(case: LearningCase) -> None:
     catalyst, generator = case.learning.campaign.catalyst, np.random.default_rng(0)
     limits = (catalyst.floor, catalyst.fresh, catalyst.decay_per_day)
-    true = TerminalValue(10 * generator.standard_normal((KNOTS, POWERS)), *limits)
+    true = TerminalValue(10 * generator.standard_normal((KNOTS, POWERS)), *limits, (1e-4, 1e-1))
     before, after = generator.uniform(catalyst.floor, catalyst.fresh, (2, 4000))
     decay = catalyst.decay_per_day * np.exp(generator.uniform(-0.5, 1.2, 4000))
     reward = true(before, decay) - DISCOUNT * true(after, decay)
@@ -115,11 +115,60 @@ def test_the_value_is_fitted_exactly_where_it_is_representable(case: LearningCas
 def test_fresh_catalyst_is_worth_more_and_the_value_is_reproducible(
     case: LearningCase, days: RobustDays, surrogate: Surrogate
 ) -> None:
-    one, two = (learn_value(case, days.targets, surrogate, 1, 3, rounds=2, campaigns=40) for _ in range(2))
+    trainers = [ValueTrainer(case, days.targets, surrogate, 1, 40, 3) for _ in range(2)]
+    for trainer in trainers:
+        trainer.iterate()
+        trainer.iterate()
+    one, two = (trainer.value for trainer in trainers)
     assert np.array_equal(one.weights, two.weights)
     catalyst = case.learning.campaign.catalyst
     ends = one(np.array([catalyst.floor, catalyst.fresh]), np.array(catalyst.decay_per_day))
     assert ends[1] > ends[0] + 0.3 * case.learning.prices.regeneration / HOURS
+
+
+def test_a_value_training_that_was_stopped_goes_on_to_the_same_numbers(
+    case: LearningCase, days: RobustDays, surrogate: Surrogate, tmp_path: Path
+) -> None:
+    whole, first, second = (ValueTrainer(case, days.targets, surrogate, 1, 40, 3, lambda p: 1.5) for _ in range(3))
+    whole.iterate()
+    whole.iterate()
+    first.iterate()
+    first.save(tmp_path / "checkpoint.json", {"seed": 3})
+    with pytest.raises(DataError, match="belongs to"):
+        second.load(tmp_path / "checkpoint.json", {"seed": 4})
+    second.load(tmp_path / "checkpoint.json", {"seed": 3})
+    second.iterate()
+    assert np.array_equal(second.result(), whole.result()) and second.curve == whole.curve
+    with pytest.raises(DataError, match="no iteration yet"):
+        ValueTrainer(case, days.targets, surrogate, 1, 40, 3).result()
+
+
+def test_the_table_on_a_planners_grid_is_the_value_and_is_not_extrapolated(case: LearningCase) -> None:
+    generator, k = np.random.default_rng(2), 0.004
+    value = TerminalValue(generator.standard_normal((KNOTS, POWERS)), 0.96, 1.0, k, (0.5 * k, 3 * k))
+    grid, decays = np.linspace(0.95, 1.01, ACTIVITIES), k * np.array([0.5, 1.0, 2.2, 3.0])
+    assert value.on(grid)(decays) == pytest.approx(value(grid[None], decays[:, None]), rel=1e-12)
+    beyond = value.on(grid)(k * np.array([0.01, 50.0]))
+    assert np.array_equal(beyond, value.on(grid)(k * np.array([0.5, 3.0])))
+    again = TerminalValue.from_dict(json.loads(json.dumps(value.to_dict())))
+    assert np.array_equal(again.on(grid)(decays), value.on(grid)(decays))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"weights": [[1.0]]}, "shape"),
+        ({"weights": [[float("nan")] * POWERS] * KNOTS}, "finite"),
+        ({"floor": 1.0}, "in order"),
+        ({"seen": [0.0, 1.0]}, "in order"),
+        ({"seen": [1.0]}, "not complete"),
+        ({"decay": None}, "not complete"),
+    ],
+)
+def test_a_terminal_value_that_cannot_be_one_is_refused(change, named) -> None:
+    good = TerminalValue(np.zeros((KNOTS, POWERS)), 0.96, 1.0, 0.004, (0.002, 0.01)).to_dict()
+    with pytest.raises(DataError, match=named):
+        TerminalValue.from_dict(good | change)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +26,19 @@ from rmpc_ros.learning.surrogate import Surrogate
 from rmpc_ros.learning.targets import Targets
 
 Array = NDArray[np.float64]
-Terminal = Callable[[Array, Array], Array]
-"""Activity (S, G) and decay (S, 1) in, value (S, G) in profit per hour times days out."""
+OnGrid = Callable[[Array], Array]
+"""Decays (S,) in, values (S, G) in profit per hour times days out."""
 
 DISCOUNT = 0.98  # per day
 OFFSETS = np.linspace(-1.0, 1.0, 5)  # of each agent's set-point
 ACTIVITIES = 41
+
+
+class Terminal(Protocol):
+    """A value of activity and decay at a plan's end."""
+
+    def on(self, activities: Array) -> OnGrid:
+        """The value at activities (G,), with all worked out that no decay changes."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,25 @@ class _Table:
     heat: Array
     spoilt: Array
     wear: Array
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a plan is made from, for S campaigns.
+
+    Attributes
+    ----------
+    activity, decay : (S,) of the catalyst now, per day at the reference temperature as it was seen
+    supply, product, steam : (S,) today's delivery, factors on the prices
+    left : further days of today's delivery
+    """
+
+    activity: Array
+    decay: Array
+    supply: Array
+    product: Array
+    steam: Array
+    left: int
 
 
 class Planner:
@@ -63,7 +90,7 @@ class Planner:
     ) -> None:
         if horizon < 1:
             raise DataError(f"horizon = {horizon}: plan at least one day")
-        self.case, self.horizon, self.terminal = case, horizon, terminal
+        self.case, self.horizon = case, horizon
         self._surrogate = surrogate
         offsets = np.stack(np.meshgrid(*[OFFSETS] * len(case.agents), indexing="ij"), axis=-1)
         offsets = offsets.reshape(-1, len(case.agents))
@@ -72,6 +99,7 @@ class Planner:
         catalyst = case.learning.campaign.catalyst
         self.grid = np.linspace(catalyst.floor, catalyst.fresh, ACTIVITIES)
         known = [*case.learning.campaign.suppliers.values, float(np.mean(case.learning.campaign.suppliers.values))]
+        self._terminal = None if terminal is None else terminal.on(self.grid)
         tables = [self._yields(self.grid[:, None], np.full((1, 1), supply)) for supply in known]
         self._mean = len(known) - 1  # number of the delivery expected after today's
         self._stages = _Table(
@@ -81,13 +109,14 @@ class Planner:
     def act(self, observations: Array, campaigns: Campaigns) -> Array:
         """Today's actions (S, a, 2) of the best plan."""
         del observations
-        today = campaigns.outlook()
-        decay = self.decay_seen(campaigns)
-        suppliers = self.case.learning.campaign.suppliers
-        left = suppliers.days - 1 - campaigns.today % suppliers.days  # further days of today's delivery
-        best = self.plan(today.activity, decay, today.supply, today.product, today.steam, left)
-        chosen: Array = self.candidates[best]
+        chosen: Array = self.candidates[self.plan(self.situation(campaigns))]
         return chosen
+
+    def situation(self, campaigns: Campaigns) -> Situation:
+        """Of this morning."""
+        today, suppliers = campaigns.outlook(), self.case.learning.campaign.suppliers
+        left = suppliers.days - 1 - campaigns.today % suppliers.days
+        return Situation(today.activity, self.decay_seen(campaigns), today.supply, today.product, today.steam, left)
 
     def decay_seen(self, campaigns: Campaigns) -> Array:
         """Decay per day at the reference temperature (S,), from yesterday's loss; on the first day the file's."""
@@ -97,30 +126,24 @@ class Planner:
         warmth = campaigns.yesterday.states[:, self.case.temperatures].mean(axis=-1) - catalyst.reference
         return np.asarray(-np.log1p(-campaigns.lost_share) / np.exp(catalyst.sensitivity * warmth))
 
-    def plan(
-        self, activity: Array, decay: Array, supply: Array, product: Array, steam: Array, left: int
-    ) -> NDArray[np.intp]:
-        """Number of today's best candidate (S,); `left`: further days of today's delivery."""
-        campaign, S = self.case.learning.campaign, len(activity)
-        k = decay[:, None]
-        values = (
-            self.terminal(np.broadcast_to(self.grid, (S, ACTIVITIES)), k)
-            if self.terminal
-            else np.zeros((S, ACTIVITIES))
-        )
-        current = np.argmin(np.abs(np.array(campaign.suppliers.values)[None] - supply[:, None]), axis=1)
+    def plan(self, now: Situation) -> NDArray[np.intp]:
+        """Number of today's best candidate (S,)."""
+        campaign, S = self.case.learning.campaign, len(now.activity)
+        k = now.decay[:, None]
+        values = np.zeros((S, ACTIVITIES)) if self._terminal is None else self._terminal(now.decay)
+        current = np.argmin(np.abs(np.array(campaign.suppliers.values)[None] - now.supply[:, None]), axis=1)
         for t in reversed(range(1, self.horizon)):
             forget = campaign.market.persistence**t
             factors = [
-                np.mean(limits) + forget * (now - np.mean(limits))
-                for limits, now in ((campaign.market.product, product), (campaign.market.steam, steam))
+                np.mean(limits) + forget * (today - np.mean(limits))
+                for limits, today in ((campaign.market.product, now.product), (campaign.market.steam, now.steam))
             ]
-            delivery = current if t <= left else np.full(S, self._mean)
+            delivery = current if t <= now.left else np.full(S, self._mean)
             table = _Table(*(getattr(self._stages, f)[delivery] for f in ("product", "heat", "spoilt", "wear")))
             gains = self._gains(table, self.grid[None, :, None], k[..., None], factors[0], factors[1], values)
             values = gains.max(axis=-1)
-        table = self._yields(activity[:, None], supply[:, None])
-        gains = self._gains(table, activity[:, None], k, product, steam, values)
+        table = self._yields(now.activity[:, None], now.supply[:, None])
+        gains = self._gains(table, now.activity[:, None], k, now.product, now.steam, values)
         best: NDArray[np.intp] = np.argmax(gains, axis=-1)
         return best
 

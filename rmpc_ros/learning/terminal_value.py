@@ -5,12 +5,13 @@
 It satisfies V(s) = E[ r + g V(s') ] on the campaigns of a planner (least-squares temporal differences, Bradtke and
 Barto 1996); that planner with the new V gives the next campaigns (approximate policy iteration). r: the profit per hour
 that was paid, regenerations when they happen, without the income of the file's steady state, which nothing changes.
-The decay k is the one a planner sees, so the value serves mild and harsh campaigns alike.
+The decay k is the one a planner sees, so the value serves mild and harsh campaigns alike; outside the decays it has
+learned from it stays what it is at their ends. On a planner's grid of activities it is a table times (1, z, z^2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,6 @@ from rmpc_ros.learning.case import HOURS, LearningCase
 from rmpc_ros.learning.day import DayModel
 from rmpc_ros.learning.experience import training_scenarios
 from rmpc_ros.learning.planner import DISCOUNT, Planner
-from rmpc_ros.learning.surrogate import Surrogate
 from rmpc_ros.learning.targets import Targets
 
 Array = NDArray[np.float64]
@@ -42,34 +42,83 @@ class TerminalValue:
     weights : (KNOTS, POWERS) in profit per hour times days
     floor, fresh : range of the activity
     decay : the file's, k_file
+    seen : least and largest decay learned from
     """
 
     weights: Array
     floor: float
     fresh: float
     decay: float
+    seen: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        numbers = [*np.ravel(self.weights), self.floor, self.fresh, self.decay, *self.seen]
+        if self.weights.shape != (KNOTS, POWERS) or not np.all(np.isfinite(numbers)):
+            raise DataError(
+                f"terminal value: weights of shape {self.weights.shape}, all finite: "
+                f"{bool(np.all(np.isfinite(numbers)))}; {(KNOTS, POWERS)} finite ones are needed"
+            )
+        if not (0 < self.floor < self.fresh and 0 < self.seen[0] <= self.seen[1] and self.decay > 0):
+            raise DataError(
+                f"terminal value: floor {self.floor:g}, fresh {self.fresh:g}, decay {self.decay:g}, seen "
+                f"{self.seen[0]:g} to {self.seen[1]:g}; positive and in order is needed"
+            )
 
     def __call__(self, activity: Array, decay: Array) -> Array:
         """Value of activities and decays that broadcast against each other."""
-        powers = np.log(decay / self.decay)[..., None] ** np.arange(POWERS, dtype=np.float64)
-        heights = np.broadcast_to(powers @ self.weights.T, (*np.broadcast_shapes(activity.shape, decay.shape), KNOTS))
-        place = np.clip((activity - self.floor) / (self.fresh - self.floor), 0.0, 1.0) * (KNOTS - 1)
-        lower = np.broadcast_to(np.minimum(place.astype(np.intp), KNOTS - 2), heights.shape[:-1])
-        left = np.take_along_axis(heights, lower[..., None], axis=-1)[..., 0]
-        right = np.take_along_axis(heights, lower[..., None] + 1, axis=-1)[..., 0]
-        value: Array = left + (place - lower) * (right - left)
+        held = np.clip(decay, *self.seen)
+        return np.asarray(
+            value_features(activity, held, self.floor, self.fresh, self.decay) @ self.weights.ravel(), np.float64
+        )
+
+    def on(self, activities: Array) -> Callable[[Array], Array]:
+        """The value (S, G) at activities (G,) as a function of decays (S,)."""
+        table = _hats(activities, self.floor, self.fresh) @ self.weights
+        powers, (low, high), file = np.arange(POWERS, dtype=np.float64)[:, None], self.seen, self.decay
+
+        def value(decay: Array) -> Array:
+            z = np.log(np.minimum(np.maximum(decay, low), high) / file)
+            return np.asarray((table @ z**powers).T)
+
         return value
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
-        return {"weights": self.weights.tolist(), "floor": self.floor, "fresh": self.fresh, "decay": self.decay}
+        return {
+            "weights": self.weights.tolist(),
+            "floor": self.floor,
+            "fresh": self.fresh,
+            "decay": self.decay,
+            "seen": list(self.seen),
+        }
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> TerminalValue:
+        """Inverse of `to_dict`.
+
+        Raises
+        ------
+        DataError
+            A key is missing, or a number is not what it may be.
+        """
+        try:
+            low, high = (float(v) for v in values["seen"])
+            floor, fresh, decay = (float(values[key]) for key in ("floor", "fresh", "decay"))
+            return TerminalValue(np.array(values["weights"], float), floor, fresh, decay, (low, high))
+        except (KeyError, TypeError, ValueError) as wrong:
+            raise DataError(f"a terminal value is not complete: {wrong!r}") from wrong
+
+
+def _hats(activity: Array, floor: float, fresh: float) -> Array:
+    """Hat functions (..., KNOTS) of activities."""
+    place = np.clip((activity - floor) / (fresh - floor), 0.0, 1.0) * (KNOTS - 1)
+    return np.asarray(np.maximum(0.0, 1.0 - np.abs(place[..., None] - np.arange(KNOTS))))
 
 
 def value_features(activity: Array, decay: Array, floor: float, fresh: float, file_decay: float) -> Array:
     """Products (..., KNOTS * POWERS) of hat functions of the activity and powers of the log decay."""
     shape = np.broadcast_shapes(activity.shape, decay.shape)
-    place = np.clip((np.broadcast_to(activity, shape) - floor) / (fresh - floor), 0.0, 1.0) * (KNOTS - 1)
-    hats = np.maximum(0.0, 1.0 - np.abs(place[..., None] - np.arange(KNOTS)))
+    hats = _hats(np.broadcast_to(activity, shape), floor, fresh)
     powers = np.log(np.broadcast_to(decay, shape) / file_decay)[..., None] ** np.arange(POWERS, dtype=np.float64)
     out: Array = (hats[..., :, None] * powers[..., None, :]).reshape(*shape, KNOTS * POWERS)
     return out
@@ -103,7 +152,8 @@ def fit_value(case: LearningCase, passages: Passages) -> TerminalValue:
     after = value_features(passages.next_activity, passages.next_decay, *limits)
     A = phi.T @ (phi - DISCOUNT * after) / len(phi) + RIDGE * np.eye(size)
     weights: Array = np.asarray(np.linalg.solve(A, phi.T @ passages.reward / len(phi)), np.float64)
-    return TerminalValue(weights.reshape(KNOTS, POWERS), *limits)
+    decays = np.concatenate([passages.decay, passages.next_decay])
+    return TerminalValue(weights.reshape(KNOTS, POWERS), *limits, (float(decays.min()), float(decays.max())))
 
 
 def live_passages(
@@ -125,26 +175,3 @@ def live_passages(
         if not first:
             rows.append((before, decay, reward, campaigns.activity, planner.decay_seen(campaigns)))
     return Passages(*(np.concatenate(column) for column in zip(*rows, strict=True)))
-
-
-def learn_value(
-    case: LearningCase,
-    targets: Targets,
-    surrogate: Surrogate,
-    horizon: int,
-    seed: int,
-    rounds: int = 4,
-    campaigns: int = 128,
-    progress: Callable[[int, int], None] | None = None,
-) -> TerminalValue:
-    """Approximate policy iteration of a planner with this horizon on the surrogate."""
-    generator = np.random.default_rng([43, seed])
-    value: TerminalValue | None = None
-    for n in range(rounds):
-        planner = Planner(case, targets, surrogate, horizon, value)
-        value = fit_value(case, live_passages(case, targets, surrogate, planner, campaigns, generator))
-        if progress is not None:
-            progress(n + 1, rounds)
-    if value is None:
-        raise DataError(f"rounds = {rounds}: at least 1")
-    return value

@@ -3,13 +3,14 @@
 The plans are those of the economic MPC over days (`learning/planner.py`); the real robust controllers live the days, on
 campaigns that neither the surrogate nor the value has seen, paired by seed. `share_recovered` is the gain of the short
 plan with the value over the short one without, as a share of the long one's gain. The times are CPU times of planning
-one day for one campaign, in this run.
+one day for one campaign: every plan solves the situations that the short plan with the value met, `repeats` times, the
+plans taking turns.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from rmpc_ros.errors import ConfigError
 from rmpc_ros.learning.campaign import Campaigns
 from rmpc_ros.learning.case import learning_case
 from rmpc_ros.learning.day import RobustDays
-from rmpc_ros.learning.evaluate import Outcome, confidence_interval, live
-from rmpc_ros.learning.planner import Planner
+from rmpc_ros.learning.evaluate import Act, Outcome, confidence_interval, live
+from rmpc_ros.learning.planner import Planner, Situation
 from rmpc_ros.learning.surrogate import identify_surrogate
-from rmpc_ros.learning.terminal_value import learn_value
+from rmpc_ros.learning.value_training import ValueTrainer
 from rmpc_ros.studies.registry import Settings, Study
 
 Array = NDArray[np.float64]
@@ -42,8 +43,12 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     surrogate = identify_surrogate(case, days, settings["seed"], settings["windows"])
     began = time.process_time()
     short = int(settings["horizon"])
-    rounds, campaigns = settings["rounds"], settings["training_campaigns"]
-    value = learn_value(case, days.targets, surrogate, short, settings["seed"], rounds, campaigns)
+    trainer = ValueTrainer(
+        case, days.targets, surrogate, short, int(settings["training_campaigns"]), int(settings["seed"])
+    )
+    for _ in range(int(settings["rounds"])):
+        trainer.iterate()
+    value = trainer.value
     learned = time.process_time() - began
     planners = {
         "short": Planner(case, days.targets, surrogate, short),
@@ -52,14 +57,15 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     }
     seeds = range(settings["first_seed"], settings["first_seed"] + settings["campaigns"])
     result: dict[str, Any] = dict(settings) | {"long_horizon": LONGER * short, "learning_cpu_s": learned}
-    times: dict[str, list[float]] = {name: [] for name in planners}
+    met: list[Situation] = []
+    acts: dict[str, Act] = {name: planner.act for name, planner in planners.items()}
+    acts["short_with_value"] = _noted(planners["short_with_value"], met)
     for label, harsh in (("campaign", False), ("harsh", True)):
         outcomes = {
-            name: [live(case, days.targets, days, _timed(planner, times[name]), seed, harsh) for seed in seeds]
-            for name, planner in planners.items()
+            name: [live(case, days.targets, days, act, seed, harsh) for seed in seeds] for name, act in acts.items()
         }
         result[label] = _compare(outcomes)
-    solve = {name: 1e3 * float(np.median(values)) for name, values in times.items()}
+    solve = solve_times(planners, met, int(settings["repeats"]))
     grid = np.linspace(value.floor, value.fresh, 5)
     decays = {"file": value.decay, "harsh": value.decay * case.learning.campaign.catalyst.harsh}
     return result | {
@@ -76,14 +82,26 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     }
 
 
-def _timed(planner: Planner, times: list[float]) -> Any:
+def _noted(planner: Planner, met: list[Situation]) -> Act:
+    """The planner, and what it was asked."""
+
     def act(observations: Array, campaigns: Campaigns) -> Array:
-        began = time.process_time()
-        actions = planner.act(observations, campaigns)
-        times.append(time.process_time() - began)
-        return actions
+        met.append(planner.situation(campaigns))
+        return planner.act(observations, campaigns)
 
     return act
+
+
+def solve_times(planners: Mapping[str, Planner], met: Sequence[Situation], repeats: int) -> dict[str, float]:
+    """Median CPU time of a plan, ms, by planner; they take turns on every situation."""
+    times: dict[str, list[float]] = {name: [] for name in planners}
+    for _ in range(repeats):
+        for situation in met:
+            for name, planner in planners.items():
+                began = time.process_time()
+                planner.plan(situation)
+                times[name].append(time.process_time() - began)
+    return {name: 1e3 * float(np.median(values)) for name, values in times.items()}
 
 
 def _compare(outcomes: dict[str, list[Outcome]]) -> dict[str, Any]:
@@ -130,6 +148,7 @@ STUDY = Study(
         "windows": 120,
         "rounds": 4,
         "training_campaigns": 128,
+        "repeats": 3,
         "seed": 0,
     },
     run,
