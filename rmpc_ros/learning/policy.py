@@ -105,7 +105,7 @@ class Policy:
     references : what evaluation compares with: parameters of constant policies by name
     surrogate : the surrogate it was trained on (`Surrogate.to_dict`), which the myopic baseline optimises; may be empty
     training : algorithm, seed, iterations, settings
-    moves : what each column of the actions moves
+    named : what each column of the actions moves; empty: set-point and back-off, or something of a study's own
     """
 
     plant: str
@@ -115,7 +115,7 @@ class Policy:
     references: dict[str, Array] = field(default_factory=dict)
     surrogate: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    moves: tuple[Move, ...] = LEAST_MOVES
+    named: tuple[Move, ...] = ()
 
     def __post_init__(self) -> None:
         if self.parameters.shape != (self.actor.size,) or not np.all(np.isfinite(self.parameters)):
@@ -123,7 +123,19 @@ class Policy:
                 f"policy of kind '{self.actor.kind}': parameters of shape {self.parameters.shape}, "
                 f"finite: {bool(np.all(np.isfinite(self.parameters)))}; {self.actor.size} finite numbers are needed"
             )
-        check_moves(self.moves, self.actor.actions)
+        if self.named:
+            check_moves(self.named, self.actor.actions)
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """What each column of the actions moves.
+
+        Raises
+        ------
+        DataError
+            Nothing is named, and the actions are not set-point and back-off.
+        """
+        return check_moves(self.named or LEAST_MOVES, self.actor.actions)
 
     def act(self, observations: Array) -> Array:
         """Actions (..., a, actions) in [-1, 1] for observations (..., a, o)."""
@@ -143,8 +155,8 @@ class Policy:
             "surrogate": self.surrogate,
             "training": self.training,
         }
-        if self.moves != LEAST_MOVES:  # files without it are of policies that move the first two
-            content["moves"] = list(self.moves)
+        if self.named not in ((), LEAST_MOVES):  # files without it are older, or of policies that move the first two
+            content["moves"] = list(self.named)
         document = {
             "format": FORMAT,
             "version": self.version,
@@ -206,7 +218,7 @@ def load_policy(path: Path) -> Policy:
             references,
             dict(content["surrogate"]),
             dict(content["training"]),
-            check_moves(content.get("moves", LEAST_MOVES), actor.actions),
+            check_moves(content["moves"], actor.actions) if "moves" in content else (),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"policy {path} is not complete: {error!r}") from error
