@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rmpc_ros.config.sections import Join
 from rmpc_ros.errors import ConfigError, InfeasibleError
 from rmpc_ros.network.forecast import ForecastSet
-from rmpc_ros.network.joining import JoinPlan, plan_join
+from rmpc_ros.network.joining import JoinPlan, joined_plant, plan_join
 from rmpc_ros.network.newcomer import Newcomer
 from rmpc_ros.network.proposal import Held, acknowledgement
 from rmpc_ros.network.system import design_agents
@@ -115,6 +116,16 @@ def test_plant_files_that_do_not_describe_a_join_are_refused(configs, folder):
     longer = chain({**SETTINGS, "M": 4}, 1.6, 1.0, folder)
     with pytest.raises(ConfigError, match="must have the same agents"):
         plan_join(apart, longer, "mass2")
+
+
+def test_a_newcomer_whose_connection_touches_no_other_agent_is_one_clear_error(configs):
+    apart, _ = configs
+    heavier = list(apart.plant.parameters["m"])
+    heavier[1] *= 1.1
+    join = Join(agent="mass2", parameters={"m": heavier})
+    alone = apart.model_copy(update={"network": apart.network.model_copy(update={"join": join})})
+    with pytest.raises(ConfigError, match="'mass2' has no host: .* there is nobody to ask"):
+        plan_join(apart, joined_plant(alone), "mass2")
 
 
 def answer(plan: JoinPlan, host: str, proposal: ForecastSet) -> ForecastSet:

@@ -352,6 +352,27 @@ def test_rmpc_mode_finds_the_run_that_is_alive(tmp_path, monkeypatch):
         mode_command.change("a", "pid", tmp_path / "runs" / "dead", None)
 
 
+def test_another_users_process_does_not_end_the_search_for_a_run(tmp_path, monkeypatch):
+    """The number of a supervisor that has ended may be anybody's by now."""
+    monkeypatch.chdir(tmp_path)
+    what = {"base": "/p", "agents": ["a"], "environment": {}}
+    for age, (name, pid) in enumerate((("foreign", 1), ("mine", os.getpid()))):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / mode_command.FILE).write_text(json.dumps(what | {"supervisor": pid}))
+        os.utime(folder / mode_command.FILE, (1e9 - age, 1e9 - age))  # the foreign one is looked at first
+
+    def kill(pid, signal):
+        if pid == 1:
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", kill)
+    with pytest.raises(ConfigError, match="no agent 'b'; there are a"):
+        mode_command.change("b", "pid", None, None)
+    with pytest.raises(ConfigError, match="foreign has ended, or is another user's"):
+        mode_command.change("a", "pid", tmp_path / "runs" / "foreign", None)
+
+
 def test_paired_differences_have_the_sign_of_an_improvement():
     lower, upper = np.array([1.0, 2.0, 3.0]), np.array([0.9, 1.8, 2.95])
     step = paired(lower, upper)

@@ -66,7 +66,7 @@ def plan_join(apart: PlantConfig, joined: PlantConfig, newcomer: str) -> JoinPla
     Raises
     ------
     ConfigError
-        The two files are not about the same agents, or the newcomer is already coupled, or stays apart.
+        The two files are not about the same agents, or the newcomer is already coupled, stays apart, or touches nobody.
     InfeasibleError
         Somebody cannot bear it; the message names who, which quantity, what it needs and what it has.
     """
@@ -84,6 +84,11 @@ def plan_join(apart: PlantConfig, joined: PlantConfig, newcomer: str) -> JoinPla
     ]
     if newcomer not in touched:
         raise ConfigError(f"'{newcomer}' joins nothing: the plant file that connects it does not change its dynamics")
+    if touched == [newcomer]:
+        raise ConfigError(
+            f"'{newcomer}' has no host: connecting it changes the dynamics of no other agent, so there is nobody to ask; "
+            "connect it in the plant file from the start"
+        )
     error = np.zeros(len(network.x_scale))  # of the linear model, beyond what the design apart includes
     for _ in range(ROUNDS):
         borne = _borne(dA, dB, network) + fixed + error

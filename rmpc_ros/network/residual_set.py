@@ -206,6 +206,10 @@ def shifted(
 ) -> ResidualSet:
     """The set moved by a predicted mean, which is cut so that its coordinate bounds stay inside the design's.
 
+    In an oblique direction the moved set can still lie wholly beside the design's. The two then contradict each other,
+    and what they have in common is nothing; there the moved set alone counts, no wider than the design's but beside it.
+    A mean that is wrong breaks the own promise then, as any wrong set does.
+
     Parameters
     ----------
     mean : (nx,) normalised
@@ -215,7 +219,7 @@ def shifted(
     mean = np.clip(mean, np.minimum(low, 0.0), np.maximum(high, 0.0))
     along = problem.directions @ mean
     upper, lower = np.minimum(present.upper + along, whole.upper), np.minimum(present.lower - along, whole.lower)
-    apart = upper + lower < 0.0  # the moved set misses the design's in an oblique direction: take it as it is
+    apart = upper + lower < 0.0
     return ResidualSet(
         np.where(apart, present.upper + along, upper),
         np.where(apart, present.lower - along, lower),

@@ -101,16 +101,22 @@ def asked(agent: str, run: Path | None, plant: Path | None, what: str, client: s
 def _running(run: Path | None) -> tuple[str, list[str], dict[str, str]]:
     """Namespace, agents and environment of a run that is alive."""
     files = [run / FILE] if run is not None else sorted(Path("runs").glob(f"*/{FILE}"), key=_age, reverse=True)
+    foreign = []  # of another user: the number of a process that has ended may be anybody's by now
     for file in files:
         try:
             what = json.loads(file.read_text(encoding="utf-8"))
             os.kill(int(what["supervisor"]), 0)
         except ProcessLookupError:
             continue
+        except PermissionError:
+            foreign.append(str(file.parent))
+            continue
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"{file}: {error!r}; give the folder of a run") from error
         return str(what["base"]), list(what["agents"]), dict(what["environment"])
     where = f"{run} has ended" if run is not None else "no run below runs/ is alive"
+    if foreign:
+        where = f"{where}, or is another user's ({', '.join(foreign)})"
     raise ConfigError(f"{where}; give --run FOLDER, or --plant FILE for a plant that something else runs")
 
 
