@@ -214,3 +214,27 @@ def test_a_set_point_that_somebody_else_refuses_changes_nothing() -> None:
     node.trigger_deactivate()
     node.trigger_shutdown()
     node.destroy_node()
+
+
+def test_a_node_that_could_not_begin_hears_nothing_and_can_begin_later() -> None:
+    spec = bringup.node_specs(load_plant(FILE), FILE, run="r")[0]
+    parameters = {**spec.parameters, "autostart": False, "setpoint.T1": 500.0}
+    node = node_class("agent")(
+        "agent",
+        namespace=spec.namespace,
+        parameter_overrides=[Parameter(k, value=v) for k, v in parameters.items()],
+        use_global_arguments=False,
+    )
+    assert node.trigger_configure().name == "SUCCESS"
+    assert node.trigger_activate().name == "FAILURE"  # the set-point is not certified
+    assert node._ears == []
+    assert node.set_parameters([Parameter("mode", value="pid")])[0].successful  # no part listens to this any more
+    resting = Parameter("setpoint.T1", value=float(node.design.steady_state[2]))
+    assert node.set_parameters([resting, Parameter("mode", value="robust")])[0].successful
+    assert node.trigger_activate().name == "SUCCESS"
+    heard = len(node._ears)
+    node.trigger_deactivate()
+    assert node.trigger_activate().name == "SUCCESS" and len(node._ears) == heard
+    node.trigger_deactivate()
+    node.trigger_shutdown()
+    node.destroy_node()

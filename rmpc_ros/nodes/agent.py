@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rmpc_ros.errors import ConfigError, DataError, MessageError, PromiseError
+from rmpc_ros.errors import ConfigError, DataError, MessageError, PromiseError, RmpcError
 from rmpc_ros.msg import AgentReport, Command, ForecastSet, Measurement
 from rmpc_ros.network import forecast as core
 from rmpc_ros.network.agent_design import AgentDesign
@@ -188,8 +188,15 @@ class AgentNode(ManagedNode):
             self.listen(Measurement, f"{self.base}/{name}/measurement", partial(self._on_neighbour, name), qos.STEP_NOW)
         self._opened, self._begun = time.monotonic(), False
         self._pending: tuple[Inputs, float] | None = None
-        for part in self.parts:
-            part.open()
+        opened: list[AgentPart] = []
+        try:
+            for part in self.parts:
+                part.open()
+                opened.append(part)
+        except RmpcError:
+            for part in reversed(opened):
+                part.close()
+            raise
         if self.values["timing"] == "lockstep":
             self.listen(Measurement, "applied", self._on_applied, qos.STEP_NOW)
             return

@@ -124,6 +124,7 @@ class ManagedNode(LifecycleNode):
         try:
             self.open()
         except RmpcError as error:
+            self.deafen()  # what was listened to before it failed
             self.get_logger().error(str(error))
             self.exit_status = 1 if self.values["autostart"] else None
             return TransitionCallbackReturn.FAILURE
