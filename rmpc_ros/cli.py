@@ -267,6 +267,9 @@ def train(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
     iterations: Annotated[int | None, typer.Option("--iterations", help="[default: the algorithm's]")] = None,
     windows: Annotated[int, typer.Option("--windows", help="Simulated days the surrogate is fitted to.")] = 120,
+    moves: Annotated[
+        str | None, typer.Option("--moves", help="What the policy moves, comma-separated [default: the plant file's].")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes for the real controllers.")] = 1,
     ray: Annotated[str, typer.Option("--ray", help="Address of a ray cluster, or local.")] = "",
@@ -289,7 +292,7 @@ def train(
     from rmpc_ros.learning.rollouts import Workers
 
     who = Workers(workers, ray)
-    result, lines = command.run_train(plant, algo, actor, seed, iterations, windows, resume, out, who)
+    result, lines = command.run_train(plant, algo, actor, seed, iterations, windows, resume, out, who, moves)
     emit(result, as_json, lines)
 
 

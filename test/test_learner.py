@@ -169,7 +169,7 @@ def test_contents_inside_the_bounds_are_accepted(plant: tuple[PlantConfig, Desig
     lower, upper = design_bounds(design)
     whole = Update("uncertainty", "p", (), 1, "box", box(lower.tolist(), upper.tolist()), {})
     assert adoption.members(whole).dim == 3
-    actor, parameters = adoption.policy(Update("policy", "p", (), 1, "constant", constants(), {}))
+    actor, parameters, _ = adoption.policy(Update("policy", "p", (), 1, "constant", constants(), {}))
     assert (actor.size, parameters.shape) == (6, (6,))
 
 

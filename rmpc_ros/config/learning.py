@@ -118,7 +118,7 @@ Factors = Annotated[tuple[Factor, Factor], Field(strict=False), AfterValidator(_
 class EconomicWeight(Section):
     """Weight of the economics in the targets, as a factor; 1 is the balance that the file's set-points are."""
 
-    factors: Factors = (0.5, 2.0)
+    factors: Factors = (0.25, 4.0)
     money: Positive  # per hour that weighs as much as a set-point one unit (squared) away from where it is wished
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rmpc_ros.config.learning import LEAST_MOVES, MOVES, Move
 from rmpc_ros.errors import DataError, SetError
 from rmpc_ros.learning.local_observation import LocalObservation
-from rmpc_ros.learning.policy import KINDS, Actor, Kind
+from rmpc_ros.learning.policy import KINDS, Actor, Kind, check_moves
 from rmpc_ros.learning.update import Subject, Update
 from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.network.residual_set import design_bounds
@@ -33,10 +34,13 @@ class Adoption:
     ----------
     design : the agent's
     observation : what it can show a policy
+    bounded : what the plant file has bounds for
     """
 
-    def __init__(self, design: AgentDesign, observation: LocalObservation) -> None:
-        self._design, self._observation = design, observation
+    def __init__(
+        self, design: AgentDesign, observation: LocalObservation, bounded: tuple[Move, ...] = LEAST_MOVES
+    ) -> None:
+        self._design, self._observation, self._bounded = design, observation, bounded
         self._lower, self._upper = design_bounds(design)
 
     def members(self, update: Update) -> Box:
@@ -56,8 +60,8 @@ class Adoption:
         self._inside("mean", mean)
         return mean
 
-    def policy(self, update: Update) -> tuple[Actor, Array]:
-        """Actor and parameters (size,) that fit this plant's agents and observations."""
+    def policy(self, update: Update) -> tuple[Actor, Array, tuple[Move, ...]]:
+        """Actor, parameters (size,) and moves that fit this plant's agents, observations and bounds."""
         sizes = {}
         for key in ("agents", "observations", "actions"):
             value = update.content.get(key)
@@ -68,15 +72,22 @@ class Adoption:
         for key, value in wanted.items():
             if sizes[key] != value:
                 raise DataError(f"{key} = {sizes[key]}; this plant has {value}")
-        if not 2 <= sizes["actions"] <= 8:
-            raise DataError(f"actions = {sizes['actions']}; set-point and back-off are needed, at most 8")
+        if not len(LEAST_MOVES) <= sizes["actions"] <= len(MOVES):
+            raise DataError(f"actions = {sizes['actions']}; set-point and back-off are needed, at most {len(MOVES)}")
+        words = update.content.get("moves", list(LEAST_MOVES))
+        if not isinstance(words, list):
+            raise DataError(f"moves = {words!r}; a list is needed")
+        moves = check_moves(words, sizes["actions"])
+        for move in moves:
+            if move not in self._bounded:
+                raise DataError(f"it moves '{move}', for which this plant's file has no bounds (learning.actions)")
         kind: Kind = next(k for k in KINDS if k == update.kind)
         actor = Actor(kind, **sizes)
         parameters = self._vector(update.content, "parameters", actor.size)
         largest = float(np.max(np.abs(parameters)))
         if largest > LARGEST_PARAMETER:
             raise DataError(f"parameters reach {largest:.3g}; allowed: -{LARGEST_PARAMETER:g} to {LARGEST_PARAMETER:g}")
-        return actor, parameters
+        return actor, parameters, moves
 
     def check(self, update: Update) -> Any:
         """The content, checked by its subject."""

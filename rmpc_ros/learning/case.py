@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.config import PlantConfig
-from rmpc_ros.config.learning import Actions, CampaignLearning, Move
+from rmpc_ros.config.learning import LEAST_MOVES, CampaignLearning, Move
 from rmpc_ros.errors import ConfigError
 
 Vector = NDArray[np.float64]
@@ -50,22 +50,23 @@ class LearningCase:
         """What policies that are trained here move: the columns of their actions."""
         return self.learning.actions.moves
 
-    def moving(self, moves: Sequence[Move]) -> LearningCase:
+    def moving(self, words: Sequence[str]) -> LearningCase:
         """The same case for policies that move something else.
 
         Raises
         ------
         ConfigError
-            The plant file has no bounds for one of them.
+            A word is unknown, the set-point or the back-off is missing, or the plant file has no bounds for a move.
         """
         actions = self.learning.actions
-        for move in moves:
-            if move not in actions.bounded():
-                here = ("learning", "actions")
-                raise self.config.error(
-                    here, f"no key '{move}' with its bounds; bounded are {', '.join(actions.bounded())}"
-                )
-        chosen = Actions.model_validate(actions.model_dump() | {"moves": tuple(moves)})
+        bounded = actions.bounded()
+        moves = tuple(move for move in bounded if move in words)
+        if list(moves) != list(words) or not set(LEAST_MOVES) <= set(moves):
+            raise self.config.error(
+                ("learning", "actions"),
+                f"moves {', '.join(words)}: bounded here are, in this order, {', '.join(bounded)}; the first two needed",
+            )
+        chosen = actions.model_copy(update={"moves": moves})
         config = self.config.model_copy(update={"learning": self.learning.model_copy(update={"actions": chosen})})
         return learning_case(config)
 

@@ -31,6 +31,7 @@ def run_train(
     resume: bool,
     out: Path | None,
     workers: Workers,
+    moves: str | None = None,
 ) -> tuple[dict[str, Any], Iterator[str]]:
     """Train a policy; figures and lines for people.
 
@@ -44,6 +45,8 @@ def run_train(
     options = _options(algorithm, kind, seed, iterations, windows)
     file = PlantFile.read(plant)
     case = file.case()
+    if moves is not None:
+        case = case.moving(moves.split(","))
     folder = out or Path("runs") / f"train-{case.config.plant.name}-{algorithm}-{options.kind}"
     began, used = time.perf_counter(), time.process_time()
     with Bars() as bars:
@@ -114,13 +117,14 @@ def run_evaluate(
         for label in ("campaign", "harsh"):
             yield f"{label}: {which}, real controllers; per hour [95 % confidence]"
             heads = f"{'over best constant':>26} {'violation h':>12} {'quality h':>10} {'regen.':>7} {'energy':>10}"
-            yield f"{'policy':18} {'profit':>9} {heads}  gain by training seed"
+            width = max(map(len, result[label]))
+            yield f"{'policy':{width}} {'profit':>9} {heads}  gain by training seed"
             for name, row in result[label].items():
                 low, high = row["gain_over_best_constant_ci95"]
                 gain = f"{row['gain_over_best_constant']:8.1f} [{low:6.1f}, {high:6.1f}]"
                 seen = "  ".join(f"{s}: {g:.1f}" for s, g in row.get("gain_by_training_seed", {}).items())
                 yield (
-                    f"{name:18} {row['profit_per_hour']:9.1f} {gain:>26} {row['violation_hours']:12.1f} "
+                    f"{name:{width}} {row['profit_per_hour']:9.1f} {gain:>26} {row['violation_hours']:12.1f} "
                     f"{row['quality_hours']:10.1f} {row['regenerations']:7.2f} {row['energy_per_hour']:10.4g}  {seen}"
                 )
 

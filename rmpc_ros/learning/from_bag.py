@@ -122,7 +122,8 @@ def train_from_bag(plant: Path, bag: Path, out: Path, seed: int = 0) -> tuple[di
     compared = np.stack([np.zeros_like(parameters), parameters])
     held, learned = replay.rewards(compared, stretch.x[cut], stretch.w[cut:]).mean(axis=0)
     training = {"algorithm": "cem", "from": run, "seed": seed, "iterations": ITERATIONS, "rows": cut}
-    Policy(config.plant.name, replay.actor, parameters, training=training).save(out / "policy.json")
+    policy = Policy(config.plant.name, replay.actor, parameters, training=training, named=replay.moves)
+    policy.save(out / "policy.json")
     result: dict[str, Any] = {
         "plant": config.plant.name,
         "run": run,

@@ -28,10 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.config import PlantConfig
+from rmpc_ros.config.learning import LEAST_MOVES, Move
 from rmpc_ros.errors import ConfigError, DataError
 from rmpc_ros.learning.canary import Standing, fault, standing
 from rmpc_ros.learning.ledger import Ledger
-from rmpc_ros.learning.policy import KINDS, Actor, Policy
+from rmpc_ros.learning.policy import KINDS, Actor, Policy, check_moves
 from rmpc_ros.learning.replay import Replay
 from rmpc_ros.learning.residual_fit import fit_residuals, rows_needed
 from rmpc_ros.learning.series import Series, Stretch
@@ -95,6 +96,7 @@ class Learner:
         self.series = Series(config, designs, MEMORY)
         self.replay = Replay(config, self.series)
         self._agents, self._subjects = tuple(designs), subjects
+        self._bounded = config.learning.actions.bounded()
         self._first = first if not ledger.entries("policy") else None
         if first is not None:
             self._check_first(first)
@@ -112,6 +114,12 @@ class Learner:
                 f"the policy to try first is for plant '{first.plant}' with {actor.agents} agents and "
                 f"{actor.observations} observations; this is '{self.plant}' with {wanted.agents} and "
                 f"{wanted.observations}"
+            )
+        unbounded = set(first.moves) - set(self._bounded)
+        if unbounded:
+            raise ConfigError(
+                f"the policy to try first moves {', '.join(sorted(unbounded))}, for which plant '{self.plant}' has no "
+                "bounds (learning.actions)"
             )
 
     # -- what the node calls ------------------------------------------------------------------------------------------
@@ -300,18 +308,19 @@ class Learner:
             next(k for k in KINDS if k == kind), content["agents"], content["observations"], content["actions"]
         )
         parameters, first = np.array([content["parameters"]], float), int(stretch.steps[0])
-        return np.asarray(self.replay.rewards(parameters, stretch.x[0], stretch.w, actor, first)[:, 0])
+        moves = check_moves(content.get("moves", LEAST_MOVES), actor.actions)
+        return np.asarray(self.replay.rewards(parameters, stretch.x[0], stretch.w, actor, first, moves)[:, 0])
 
     def _nothing(self) -> tuple[str, dict[str, Any]]:
         """The policy whose action is zero: the plant file's own targets."""
         actor = self.replay.actor
-        return "constant", _content(actor, np.zeros(actor.agents * actor.actions))
+        return "constant", _content(actor, np.zeros(actor.agents * actor.actions), self.replay.moves)
 
     def _candidate(self, latest: Update | None, stretch: Stretch) -> list[Update]:
         """A canary, where there is one that is worth it."""
         if self._first is not None and len(stretch.steps) >= self.options.settle + 2 * LOOK:
             policy, self._first = self._first, None
-            content = _content(policy.actor, policy.parameters)
+            content = _content(policy.actor, policy.parameters, policy.moves)
             return [self._canary(policy.actor.kind, content, stretch, {"origin": "given"})]
         since = self.series.newest - (int(latest.certificate["made_at"]) if latest is not None else 0)
         wait = self.options.every * (1 + 2 * self.rollbacks)  # after roll-backs more data is wanted before the next
@@ -324,7 +333,7 @@ class Learner:
         if in_force[0] == "affine" and len(in_force[1]["parameters"]) == inside.size:
             start = np.array(in_force[1]["parameters"], float)
         trained = self.replay.improve(start, stretch.x[0], stretch.w[:cut], self.seed + self.series.newest)
-        content = _content(inside, trained)
+        content = _content(inside, trained, self.replay.moves)
         unseen = stretch.last(len(stretch.steps) - cut)
         held, new = (float(self._replayed(p, unseen).mean()) for p in (in_force, (inside.kind, content)))
         if new - held < self.options.least_gain:
@@ -389,7 +398,8 @@ def _runs(policy: Update, versions: Mapping[str, Versions]) -> bool:
     return all(versions[agent].policy == policy.version for agent in policy.agents)
 
 
-def _content(actor: Actor, parameters: Array) -> dict[str, Any]:
+def _content(actor: Actor, parameters: Array, moves: tuple[Move, ...]) -> dict[str, Any]:
     """Of an update with a policy."""
     sizes = {"agents": actor.agents, "observations": actor.observations, "actions": actor.actions}
-    return sizes | {"parameters": parameters.tolist()}
+    named = {} if moves == LEAST_MOVES else {"moves": list(moves)}
+    return sizes | named | {"parameters": parameters.tolist()}

@@ -5,7 +5,8 @@ a constant deviation c rests at
 
     x = (I - A)^-1 (B c + G zeta + mu),     u = K x + c        (mu: learned mean of the residual)
 
-so  min_c |set-point(c) - wish|  over  |c| <= (1 - back-off) gamma  is solved in closed form. gamma is the authority the
+so  min_c |set-point(c) - wish|^2 - e c  over  |c| <= (1 - back-off) gamma  is solved in closed form, with e the pull of
+the agent's own economics at the file's prices (`weights`; zero for the tuned controllers). gamma is the authority the
 invariant boxes were designed for, so the target cannot make a problem infeasible; `Agent.set_target` checks it again.
 Where neighbours or the mean push x out of the own invariant box, (x, c) is drawn back towards zero as a whole.
 """
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 from rmpc_ros.config import PlantConfig
 from rmpc_ros.errors import ConfigError
+from rmpc_ros.learning.local_reward import LocalReward
+from rmpc_ros.learning.weights import economic_pull, slopes_at_rest
 from rmpc_ros.network.agent_design import AgentDesign
 
 Array = NDArray[np.float64]
@@ -55,6 +58,12 @@ class LocalTarget:
         inverse = np.linalg.inv(np.eye(nx) - model.A)
         self._from_c, self._from_zeta, self._from_mean = inverse @ model.B[:, 0], inverse @ model.G, inverse
         self._row = design.inverse_transform[self.moved] * design.scale[:nx]  # set-point of normalised coordinates
+        inputs = (model.K @ self._from_c + 1.0) * design.scale[nx:]
+        states = design.inverse_transform @ (design.scale[:nx] * self._from_c)
+        self._slopes = {
+            term: np.reshape(slope, (1, 1))
+            for term, slope in slopes_at_rest(LocalReward.of(config, design.name), states, inputs).items()
+        }
         self._base = float(config.setpoint(design.name)[self.moved] - design.steady_state[self.moved])
 
     def choose(self, action: Array, zeta: Array, mean: Array) -> tuple[Array, Array]:
@@ -62,7 +71,8 @@ class LocalTarget:
 
         Parameters
         ----------
-        action : (..., >= 2) in [-1, 1]: offset of the set-point; back-off: none, the file's, the largest
+        action : (..., 2 to 4) in [-1, 1]: offset of the set-point; back-off: none, the file's, the largest; economic
+            weight, terminal weight (of no effect here)
         zeta : (..., ng) promised centres of the neighbours, normalised
         mean : (..., nx) of the residual, normalised
         """
@@ -72,7 +82,9 @@ class LocalTarget:
         limit = (1.0 - chosen.back_off - span * second) * self.design.terminal[-1]
         moved = zeta @ self._from_zeta.T + mean @ self._from_mean.T
         missing = self._base + chosen.span * bounded[..., 0] - moved @ self._row
-        c = np.clip(missing / (self._row @ self._from_c), -limit, limit)
+        reach = self._row @ self._from_c
+        pull = economic_pull(chosen, self._slopes, bounded[..., None, :])[..., 0]
+        c = np.clip(missing / reach + 0.5 * pull / reach**2, -limit, limit)
         x = moved + c[..., None] * self._from_c
         over = np.max(np.abs(x) / self.design.terminal[: self.design.nx], axis=-1)
         shrink = 1.0 / np.maximum(over, 1.0)

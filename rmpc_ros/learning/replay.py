@@ -15,15 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.config import PlantConfig
+from rmpc_ros.config.learning import Move
 from rmpc_ros.learning.cross_entropy import CemOptions, first_state, iterate
 from rmpc_ros.learning.local_observation import LocalObservation
 from rmpc_ros.learning.local_target import LocalTarget
 from rmpc_ros.learning.policy import Actor
 from rmpc_ros.learning.series import Series
+from rmpc_ros.learning.weights import arranged
 
 Array = NDArray[np.float64]
 
-ACTIONS = 2  # per agent: offset of the set-point, back-off
 ITERATIONS = 20
 OPTIONS = CemOptions(population=48, spread=0.7, least_spread=0.05)
 
@@ -38,6 +39,7 @@ class Replay:
 
     Attributes
     ----------
+    moves : what `actor` moves, the plant file's
     means : residual mean (nx,) that each agent reckons with in its targets, normalised
     """
 
@@ -49,11 +51,19 @@ class Replay:
         self._target = {name: LocalTarget(config, design) for name, design in series.designs.items()}
         self.means = {name: np.zeros(design.nx) for name, design in series.designs.items()}
         first = next(iter(self._observe.values()))
-        self.actor = Actor("affine", len(series.designs), first.size, ACTIONS)
-        self._free = np.repeat(first.learnable(), ACTIONS)
+        self.moves = config.learning.actions.moves
+        self.actor = Actor("affine", len(series.designs), first.size, len(self.moves))
+        seen = [move != "terminal_weight" for move in self.moves]  # it changes how a plant moves, not where it rests
+        self._free = np.outer(first.learnable(), seen).ravel()
 
     def rewards(
-        self, parameters: Array, start: Array, w: Array, actor: Actor | None = None, first_step: int = 0
+        self,
+        parameters: Array,
+        start: Array,
+        w: Array,
+        actor: Actor | None = None,
+        first_step: int = 0,
+        moves: tuple[Move, ...] | None = None,
     ) -> Array:
         """Reward per hour (T, P) of policies, step by step.
 
@@ -64,8 +74,9 @@ class Replay:
         w : (T, n) normalised residuals
         actor : shape of the policies; `self.actor` by default
         first_step : number of the first disturbance's step; agents decide when `decide` divides theirs
+        moves : of these policies; `self.moves` by default
         """
-        series, actor = self._series, actor or self.actor
+        series, actor, moves = self._series, actor or self.actor, moves or self.moves
         loop, P = series.loop, len(parameters)
         x, c = np.broadcast_to(start, (P, len(start))).copy(), np.zeros((P, loop.B.shape[1]))
         rests = {name: np.zeros((P, design.nx)) for name, design in series.designs.items()}
@@ -74,14 +85,20 @@ class Replay:
         for k, disturbance in enumerate(w):
             mean, seen = mean + x, seen + 1
             if (first_step + k) % self._decide == 0:
-                c, rests = self._decisions(actor, parameters, mean / seen, c, rests)
+                c, rests = self._decisions(actor, moves, parameters, mean / seen, c, rests)
                 mean, seen = np.zeros_like(x), 0
             xs[k], us[k] = x, x @ loop.K.T + c
             x = x @ loop.A.T + c @ loop.B.T + disturbance
         return series.reward(xs, us)
 
     def _decisions(
-        self, actor: Actor, parameters: Array, mean: Array, c: Array, rests: Mapping[str, Array]
+        self,
+        actor: Actor,
+        moves: tuple[Move, ...],
+        parameters: Array,
+        mean: Array,
+        c: Array,
+        rests: Mapping[str, Array],
     ) -> tuple[Array, dict[str, Array]]:
         """Law deviations (P, m) and resting states that the agents choose, each for itself, from the last ones."""
         series = self._series
@@ -89,7 +106,7 @@ class Replay:
             name: design.physical_states(mean[:, series.loop.rows[name]]) for name, design in series.designs.items()
         }
         observations = np.stack([self._observe[name].vector(states, {}) for name in series.designs], axis=1)
-        actions = actor.act(parameters, observations)
+        actions = arranged(actor.act(parameters, observations), moves)
         chosen, resting = np.zeros_like(c), {}
         for i, (name, design) in enumerate(series.designs.items()):
             zeta = np.zeros((len(c), design.model.ng))

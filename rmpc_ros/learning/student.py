@@ -2,7 +2,8 @@
 
 A set shrinks over several steps, as fast as `Agent.set_disturbance` allows; a larger one waits until a plan with it
 keeps the promise in force; one that has broken a promise is given up. A policy is asked every `decide` steps: local
-observation, action, certified target (`local_target`), `Agent.set_target`. What is refused leaves everything as it is.
+observation, action, certified target (`local_target`), `Agent.set_target`; where it moves it, the terminal weight too.
+What is refused leaves everything as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.config import PlantConfig
+from rmpc_ros.config.learning import Move
 from rmpc_ros.errors import ConfigError, DataError, SetError, SolverError
 from rmpc_ros.learning.adoption import Adoption
 from rmpc_ros.learning.local_observation import LocalObservation
@@ -22,6 +24,7 @@ from rmpc_ros.learning.local_target import LocalTarget
 from rmpc_ros.learning.policy import Actor
 from rmpc_ros.learning.transition import Versions
 from rmpc_ros.learning.update import Update
+from rmpc_ros.learning.weights import arranged, weight_factors
 from rmpc_ros.network.agent import Agent
 from rmpc_ros.network.forecast import ForecastSet
 from rmpc_ros.sets.box import Box
@@ -51,11 +54,12 @@ class Student:
         self._decide = config.learning.online.decide
         self._adapts = config.adaptation is not None
         self._observation = LocalObservation(config, self._name)
-        self._adoption = Adoption(agent.design, self._observation)
+        self._actions = config.learning.actions
+        self._adoption = Adoption(agent.design, self._observation, self._actions.bounded())
         self._target = LocalTarget(config, agent.design)
         self._members: tuple[Box, int] | None = None  # wanted, and its version
         self._mean = np.zeros(agent.design.nx)
-        self._policy: tuple[Actor, Vector] | None = None
+        self._policy: tuple[Actor, Vector, tuple[Move, ...]] | None = None
         self._seen: list[Mapping[str, Vector]] = []
         self.versions = Versions()
 
@@ -115,10 +119,13 @@ class Student:
         if self._policy is None or step % self._decide or not self._seen:
             self._seen = self._seen[-self._decide :]
             return told
-        x_ref, u_ref = self._target.references(self._action(promises), self._promised(promises), self._mean)
+        action = self._action(promises)
+        x_ref, u_ref = self._target.references(action, self._promised(promises), self._mean)
+        factor = weight_factors(self._actions, "terminal_weight", action)
         self._seen = []
         try:
             self._agent.set_target(x_ref, u_ref)
+            self._agent.set_terminal_weight(1.0 if factor is None else float(factor))
         except DataError as error:
             return f"policy {self.versions.policy}: {error}"
         return told
@@ -149,16 +156,15 @@ class Student:
         return ""
 
     def _action(self, promises: Mapping[str, ForecastSet]) -> Vector:
-        """Own action (actions,) on the mean of what was seen since the last look."""
+        """Own action, columns as `MOVES`, on the mean of what was seen since the last look."""
         assert self._policy is not None
-        actor, parameters = self._policy
+        actor, parameters, moves = self._policy
         names = set.intersection(*(set(seen) for seen in self._seen))
         states = {name: np.mean([seen[name] for seen in self._seen], axis=0) for name in names}
         observations = np.zeros((actor.agents, actor.observations))
         row = self._observation.agents.index(self._name)
         observations[row] = self._observation.vector(states, promises)
-        action: Vector = actor.act(parameters[None], observations[None])[0, row]
-        return action
+        return arranged(actor.act(parameters[None], observations[None])[0, row], moves)
 
     def _promised(self, promises: Mapping[str, ForecastSet]) -> Vector:
         """Centres of the neighbours' promises for the end of the horizon, normalised; zero where nothing was heard."""
