@@ -64,7 +64,7 @@ class LearningCase:
         if list(moves) != list(words) or not set(LEAST_MOVES) <= set(moves):
             raise self.config.error(
                 ("learning", "actions"),
-                f"moves {', '.join(words)}: bounded here are, in this order, {', '.join(bounded)}; the first two needed",
+                f"moves {', '.join(words)}: bounded are, in this order, {', '.join(bounded)}; the first two needed",
             )
         chosen = actions.model_copy(update={"moves": moves})
         config = self.config.model_copy(update={"learning": self.learning.model_copy(update={"actions": chosen})})
