@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from rmpc_ros.errors import ConfigError, DataError
+from rmpc_ros.errors import ConfigError, DataError, InfeasibleError, NumericalError
 from rmpc_ros.models.calibration import AdaptiveQuantile, CalibrationSettings, MultiStepCalibrator
 from rmpc_ros.mpc import learned
 from rmpc_ros.mpc.learned import LearnedMpcSettings, decide
+from rmpc_ros.solvers import qp
 from rmpc_ros.studies import calibration, hybrid_cstr
 from rmpc_ros.studies.bench import learn
 
@@ -133,3 +134,19 @@ def test_learning_benchmark_reports_every_part(tmp_path):
         "swap_in_newer_model",
         "rebuild_functions",
     }
+
+
+def test_a_dense_program_solved_once_is_the_compiled_one_and_refuses_what_it_refuses():
+    rng = np.random.default_rng(6)
+    for _ in range(20):
+        root, A, f = rng.normal(size=(4, 4)), rng.normal(size=(3, 4)), rng.normal(size=4)
+        H, upper = root @ root.T + np.eye(4), rng.uniform(0.05, 1.0, 7)
+        program = qp.DenseQp(H, A)
+        program.update(f, upper, -upper)
+        one, other = qp.solve_dense(H, A, f, upper, -upper), program.solve()
+        assert one.v == pytest.approx(other.v, abs=1e-8) and one.objective == pytest.approx(other.objective)
+        assert np.max(np.abs(one.rows) - upper) <= 1e-6
+    with pytest.raises(InfeasibleError):
+        qp.solve_dense(H, np.ones((1, 4)), f, np.array([1, 1, 1, 1, -9.0]), np.array([-1, -1, -1, -1, -10.0]))
+    with pytest.raises(NumericalError):
+        qp.solve_dense(H, A, np.full(4, np.nan), upper, -upper)

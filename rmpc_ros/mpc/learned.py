@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.errors import ConfigError
-from rmpc_ros.solvers.qp import DenseQp
+from rmpc_ros.solvers.qp import solve_dense
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -151,12 +151,12 @@ def decide_along(settings: LearnedMpcSettings, u: Vector, prediction: Prediction
     if radius.shape != (N, n) or s.horizon != N:
         raise ConfigError(f"radius has shape {radius.shape}, the prediction {free.shape}; {(s.horizon, n)} is needed")
     moves, reach = N * m, s.input_reach
-    per_scale = (prediction.response / s.scale[:, None]).reshape(N * n, N, m) * reach
+    flat = ((prediction.response / s.scale[:, None]).reshape(N * n, N, m) * reach).reshape(N * n, moves)
     high, low = ((s.upper - radius - free) / s.scale).ravel(), ((s.lower + radius - free) / s.scale).ravel()
     below, above = (s.input_lower - u) / reach, (s.input_upper - u) / reach
-    kept = _within_reach(per_scale, below, above, high, low)
+    kept = _within_reach(flat, below, above, high, low)
     slacks = int(np.count_nonzero(kept))
-    structure, flat = _structure(N, m, slacks), per_scale.reshape(N * n, moves)
+    structure = _structure(N, m, slacks)
     weighted = (flat.reshape(N, n, moves) * s.state_weight[:, None]).reshape(N * n, moves)
     full, linear = np.zeros((moves + slacks, moves + slacks)), np.full(moves + slacks, s.penalty)
     full[:moves, :moves] = 2 * (flat.T @ weighted)
@@ -171,24 +171,24 @@ def decide_along(settings: LearnedMpcSettings, u: Vector, prediction: Prediction
         rows = rows.copy()
         rows[moves : moves + slacks, :moves] = rows[moves + slacks :, :moves] = flat[kept]
         upper[2 * moves + slacks : 2 * (moves + slacks)], lower[2 * (moves + slacks) :] = high[kept], low[kept]
-    program = DenseQp(full, rows)  # the linearisation changes H and A in every step
-    program.update(linear, upper, lower)
-    v = program.solve().v
+    v = solve_dense(full, rows, linear, upper, lower).v  # the linearisation changes H and A in every step
     plan = np.clip(u + reach * np.cumsum(v[:moves].reshape(N, m), axis=0), s.input_lower, s.input_upper)
     return LearnedMove(plan[0], float(np.max(v[moves:], initial=0.0)), plan)
 
 
-def _within_reach(per_move: Matrix, below: Vector, above: Vector, high: Vector, low: Vector) -> NDArray[np.bool_]:
+def _within_reach(flat: Matrix, below: Vector, above: Vector, high: Vector, low: Vector) -> NDArray[np.bool_]:
     """Which limits on states inputs within their own can violate; the rows of the others would never be active.
 
     Parameters
     ----------
-    per_move : (N n, N, m) states per move
+    flat : (N n, N m) states per move
     below, above : (m,) room of the inputs
     high, low : (N n,) room of the states
     """
-    per_input = per_move.copy()
-    per_input[:, :-1] -= per_move[:, 1:]  # a move stays, so an input is a move up and the next one down
-    ends = per_input * below, per_input * above
-    most, least = np.maximum(*ends).sum(axis=(1, 2)), np.minimum(*ends).sum(axis=(1, 2))
-    return np.asarray((most > high) | (least < low))
+    m = len(below)
+    per_input = flat.copy()
+    per_input[:, :-m] -= flat[:, m:]  # a move stays, so an input is a move up and the next one down
+    by_kind = per_input.reshape(len(flat), -1, m)
+    middle = by_kind.sum(axis=1) @ (below + above) / 2
+    spread = np.abs(by_kind).sum(axis=1) @ (above - below) / 2
+    return np.asarray((middle + spread > high) | (middle - spread < low))

@@ -113,26 +113,54 @@ class DenseQp:
         ------
         InfeasibleError, NumericalError
         """
-        v, objective, flag, info = self.solve_raw()
-        word = _DAQP_WORDS.get(flag, f"flag {flag}")
-        if flag == -1:
-            raise InfeasibleError("no input sequence satisfies all tightened constraints", word)
-        if flag != 1:
-            raise NumericalError(f"DAQP stopped with '{word}'", word)
-        value = self._rows @ v
-        residual = max(float((value - self.upper).max()), float((self.lower - value).max()), 0.0)
-        gradient = self.H @ v
-        gradient += self.f
-        gradient += self._transposed @ info["lam"]
-        stationarity = float(np.abs(gradient).max())
-        limit = self.tolerance * (1.0 + float(np.abs(self.f).max()))
-        if not residual <= self.tolerance or not stationarity <= limit:
-            raise NumericalError(
-                f"DAQP's point violates a row by {residual:.1e} and stationarity by {stationarity:.1e}",
-                "failed check",
-                {"residual": residual, "stationarity": stationarity},
-            )
-        return QpSolution(v, objective, info["iterations"], residual, value)
+        return _checked(
+            self.solve_raw(), self.H, self._rows, self._transposed, self.f, self.upper, self.lower, self.tolerance
+        )
+
+
+def solve_dense(H: Matrix, A: Matrix, f: Vector, upper: Vector, lower: Vector, tolerance: float = 1e-6) -> QpSolution:
+    """One dense strictly convex program whose matrices the next one does not share; the arguments are `DenseQp`'s.
+
+    Raises
+    ------
+    InfeasibleError, NumericalError
+    """
+    raw = daqp.solve(H, f, A, upper, lower, np.zeros(len(upper), np.int32), primal_tol=1e-8)
+    rows = np.concatenate([np.eye(len(f)), A])
+    return _checked(raw, H, rows, rows.T, f, upper, lower, tolerance)
+
+
+def _checked(
+    raw: tuple[Vector, float, int, dict[str, Any]],
+    H: Matrix,
+    rows: Matrix,
+    transposed: Matrix,
+    f: Vector,
+    upper: Vector,
+    lower: Vector,
+    tolerance: float,
+) -> QpSolution:
+    """DAQP's answer, if it is an optimum."""
+    v, objective, flag, info = raw
+    word = _DAQP_WORDS.get(flag, f"flag {flag}")
+    if flag == -1:
+        raise InfeasibleError("no input sequence satisfies all tightened constraints", word)
+    if flag != 1:
+        raise NumericalError(f"DAQP stopped with '{word}'", word)
+    value = rows @ v
+    residual = max(float((value - upper).max()), float((lower - value).max()), 0.0)
+    gradient = H @ v
+    gradient += f
+    gradient += transposed @ info["lam"]
+    stationarity = float(np.abs(gradient).max())
+    limit = tolerance * (1.0 + float(np.abs(f).max()))
+    if not residual <= tolerance or not stationarity <= limit:
+        raise NumericalError(
+            f"DAQP's point violates a row by {residual:.1e} and stationarity by {stationarity:.1e}",
+            "failed check",
+            {"residual": residual, "stationarity": stationarity},
+        )
+    return QpSolution(v, objective, info["iterations"], residual, value)
 
 
 class SparseQp:
