@@ -157,13 +157,7 @@ class Policy:
         }
         if self.named not in ((), LEAST_MOVES):  # files without it are older, or of policies that move the first two
             content["moves"] = list(self.named)
-        document = {
-            "format": FORMAT,
-            "version": self.version,
-            "sha256": _checksum(self.version, content),
-            "content": content,
-        }
-        write_atomically(path, json.dumps(document, allow_nan=False))
+        write_document(path, self.version, content)
 
 
 def check_moves(words: Sequence[str], actions: int) -> tuple[Move, ...]:
@@ -192,18 +186,8 @@ def load_policy(path: Path) -> Policy:
     DataError
         The file is missing, too large, not of this format, incomplete, not finite, or its checksum is wrong.
     """
+    content, version = read_document(path)
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"policy {path}: {path.stat().st_size} bytes; at most {MOST_BYTES} are allowed")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"policy {path} cannot be read: {error}") from error
-    try:
-        if document["format"] != FORMAT:
-            raise DataError(f"policy {path}: format {document['format']}; this program reads format {FORMAT}")
-        content, version = document["content"], int(document["version"])
-        if document["sha256"] != _checksum(version, content):
-            raise DataError(f"policy {path}: the checksum does not fit the content; the file was changed or damaged")
         if content["kind"] not in KINDS:
             raise DataError(f"policy {path}: kind '{content['kind']}'; known: {', '.join(KINDS)}")
         actor = Actor(content["kind"], *(int(content[key]) for key in ("agents", "observations", "actions")))
@@ -222,6 +206,37 @@ def load_policy(path: Path) -> Policy:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"policy {path} is not complete: {error!r}") from error
+
+
+def write_document(path: Path, version: int, content: dict[str, Any]) -> None:
+    """Write JSON with format, version and the checksum of the content; the file is complete or not there."""
+    document = {"format": FORMAT, "version": version, "sha256": _checksum(version, content), "content": content}
+    write_atomically(path, json.dumps(document, allow_nan=False))
+
+
+def read_document(path: Path) -> tuple[dict[str, Any], int]:
+    """Content and version of a file that `write_document` wrote.
+
+    Raises
+    ------
+    DataError
+        The file is missing, too large, not of this format, or its checksum is wrong.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise DataError(f"policy {path}: {path.stat().st_size} bytes; at most {MOST_BYTES} are allowed")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"policy {path} cannot be read: {error}") from error
+    try:
+        if document["format"] != FORMAT:
+            raise DataError(f"policy {path}: format {document['format']}; this program reads format {FORMAT}")
+        content, version = dict(document["content"]), int(document["version"])
+        if document["sha256"] != _checksum(version, content):
+            raise DataError(f"policy {path}: the checksum does not fit the content; the file was changed or damaged")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"policy {path} is not complete: {error!r}") from error
+    return content, version
 
 
 def write_atomically(path: Path, text: str) -> None:
