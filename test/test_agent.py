@@ -217,6 +217,7 @@ def test_without_a_valid_measurement_the_input_is_safe_and_said_to_be(config, de
     agent = agents["separator"]
     decision = agent.step(3, np.array([np.nan, 0.7, 448.0]))
     assert decision.mode == "safe" and "no valid measurement" in decision.report.reason
+    assert decision.report.promise_kept is None  # nobody knows, and nobody counts it
     assert np.all(np.isfinite(decision.input))
     assert np.all(decision.input >= agent.design.input_lower) and np.all(decision.input <= agent.design.input_upper)
 

@@ -87,6 +87,19 @@ def over_the_wire(message):
     return deserialize_message(serialize_message(message), type(message))
 
 
+def test_whether_a_promise_was_kept_without_a_measurement_is_not_known_on_the_other_side_either():
+    report = a_report()
+    blind = replace(report, step_report=replace(report.step_report, cost=float("nan"), promise_kept=None))
+    message = over_the_wire(convert.report_message(blind, stamp(), RUN))
+    assert not message.promise_kept  # who looks at this field alone does not count the step as kept
+    heard = convert.report_from(message, PEERS)
+    assert heard.step_report.promise_kept is None and not heard.step_report.promise_broken
+    for kept in (True, False):
+        known = replace(report, step_report=replace(report.step_report, promise_kept=kept))
+        heard = convert.report_from(over_the_wire(convert.report_message(known, stamp(), RUN)), PEERS)
+        assert heard.step_report.promise_kept is kept and heard.step_report.promise_broken is not kept
+
+
 MAKE = {
     "forecast": lambda: convert.forecast_message(a_forecast(), stamp(), RUN),
     "measurement": lambda: convert.measurement_message(
@@ -145,7 +158,7 @@ def test_a_report_arrives_as_it_was_sent() -> None:
 def test_a_report_without_a_measurement_may_say_unknown() -> None:
     nan = float("nan")
     sent = a_report()
-    sent = replace(sent, step_report=replace(sent.step_report, cost=nan, margins={"T": nan}))
+    sent = replace(sent, step_report=replace(sent.step_report, cost=nan, margins={"T": nan}, promise_kept=None))
     assert same(sent, convert.report_from(over_the_wire(convert.report_message(sent, stamp(), RUN)), PEERS, NOW))
 
 

@@ -588,7 +588,7 @@ class Agent:
             float("nan"),
             missing,
             design.promise_width(self._promise.scale[1:]),
-            True,
+            None,
             reason,
         )
         self._promise = self.negotiation.proposer.sign(self._promise)

@@ -130,7 +130,7 @@ def run(
                 for other in to:
                     channel.send(k, other, message)
             modes[decision.mode] += 1
-            broken += not decision.report.promise_kept
+            broken += decision.report.promise_broken
             widths.append(decision.report.promise_width)
             terminal = designs[name].terminal[: designs[name].nx]
             narrow.append(decision.report.promise_width[:5] < terminal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -28,7 +29,7 @@ class StepReport:
     cost : stage cost at the measured state and chosen input, normalised
     margins : per limited quantity, distance to the nearer limit over half the range (1 centre, 0 at it, < 0 violated)
     promise_width : (N, nx) promised half-width of each coordinate over the distance to its limit, t = 1..N
-    promise_kept : the measured state lies in the promise made before
+    promise_kept : the measured state lies in the promise made before; None: nothing was measured, so it is not known
     reason : why the mode is not optimal; empty when it is
     controller : who decided, a rung of the ladder
     """
@@ -40,9 +41,19 @@ class StepReport:
     cost: float
     margins: dict[str, float]
     promise_width: Matrix
-    promise_kept: bool
+    promise_kept: bool | None
     reason: str
     controller: Controller = "robust"
+
+    @property
+    def promise_broken(self) -> bool:
+        """Whether the measured state lies outside; without a measurement nobody can tell, and no step is counted."""
+        return self.promise_kept is False
+
+
+def kept_word(said: bool, cost: float) -> bool | None:
+    """`StepReport.promise_kept` of a message, which has two words for it: without a measurement there is no cost."""
+    return None if math.isnan(cost) else said
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,8 @@ def plan_join(apart: PlantConfig, joined: PlantConfig, newcomer: str) -> JoinPla
         raise ConfigError(f"'{newcomer}' joins nothing: the plant file that connects it does not change its dynamics")
     if touched == [newcomer]:
         raise ConfigError(
-            f"'{newcomer}' has no host: connecting it changes the dynamics of no other agent, so there is nobody to ask; "
-            "connect it in the plant file from the start"
+            f"'{newcomer}' has no host: connecting it changes the dynamics of no other agent, so there is nobody to "
+            "ask; connect it in the plant file from the start"
         )
     error = np.zeros(len(network.x_scale))  # of the linear model, beyond what the design apart includes
     for _ in range(ROUNDS):

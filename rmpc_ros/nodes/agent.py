@@ -527,7 +527,7 @@ class AgentNode(ManagedNode):
         }.get(
             decision.mode, (WARN if decision.mode == "backup" else ERROR, f"{decision.mode}: {decision.report.reason}")
         )
-        if not decision.report.promise_kept:
+        if decision.report.promise_broken:
             level, word = ERROR, f"its state left the promised set: {decision.report.reason}"
         silent = ", ".join(sorted(self.round.silent))
         if silent and level == OK:

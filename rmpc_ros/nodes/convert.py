@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 import rmpc_ros.msg as msg
 from rmpc_ros.errors import MessageError
 from rmpc_ros.mpc.backup import BackupPlan
-from rmpc_ros.network.decision import CONTROLLERS, MODES, Mode, StepReport
+from rmpc_ros.network.decision import CONTROLLERS, MODES, Mode, StepReport, kept_word
 from rmpc_ros.network.forecast import ForecastSet, Kind
 from rmpc_ros.nodes.checks import ANY_TIME, PERIOD_TOLERANCE, Check, Layout, Peers, Window, packed
 
@@ -309,7 +309,7 @@ def report_from(message: msg.AgentReport, peers: Peers, window: Window = ANY_TIM
         cost=check.number("cost", nan=True),
         margins=dict(zip(message.margin_names, margins.tolist(), strict=True)),
         promise_width=check.floats("promise_width", (rows, nx), low=0.0),
-        promise_kept=bool(message.promise_kept),
+        promise_kept=kept_word(bool(message.promise_kept), float(message.cost)),
         reason=str(message.reason),
         controller=check.word("controller", CONTROLLERS),
     )

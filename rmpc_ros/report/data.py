@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rmpc_ros.config.sections import Mode as Controller
 from rmpc_ros.errors import DataError
-from rmpc_ros.network.decision import MODES
+from rmpc_ros.network.decision import MODES, StepReport, kept_word
 from rmpc_ros.network.forecast import ForecastSet
 from rmpc_ros.record import read_bag, read_summary
 
@@ -26,22 +27,6 @@ NEEDED = {  # what a learner's certificates say
 SUBJECTS = tuple(NEEDED)
 STAGES = {"canary", "everybody", "roll-back"}
 LEVELS = ("OK", "WARN", "ERROR", "STALE")
-
-
-@dataclass(frozen=True)
-class Step:
-    """What an agent reported of one step."""
-
-    mode: str
-    solver_status: str
-    solve_ms: float
-    step_ms: float
-    cost: float
-    margins: dict[str, float]
-    promise_width: Matrix
-    promise_kept: bool
-    reason: str
-    controller: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +73,7 @@ class AgentData:
     applied: dict[int, Vector] = field(default_factory=dict)
     commanded: dict[int, Vector] = field(default_factory=dict)
     promises: dict[int, ForecastSet] = field(default_factory=dict)
-    reports: dict[int, Step] = field(default_factory=dict)
+    reports: dict[int, StepReport] = field(default_factory=dict)
     versions: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     def limits(self, what: str) -> tuple[Vector, Vector]:
@@ -230,7 +215,7 @@ def _promised(agent: AgentData, message: Any) -> None:
 
 
 def _reported(agent: AgentData, message: Any) -> None:
-    agent.reports[int(message.step)] = Step(
+    agent.reports[int(message.step)] = StepReport(
         MODES[int(message.mode)],
         str(message.solver_status),
         float(message.solve_ms),
@@ -238,9 +223,9 @@ def _reported(agent: AgentData, message: Any) -> None:
         float(message.cost),
         dict(zip(message.margin_names, np.array(message.margins).tolist(), strict=True)),
         np.array(message.promise_width).reshape(-1, len(agent.states)),
-        bool(message.promise_kept),
+        kept_word(bool(message.promise_kept), float(message.cost)),
         str(message.reason),
-        str(message.controller),
+        cast(Controller, str(message.controller)),
     )
 
 

@@ -115,7 +115,7 @@ def closed_loop(
         decisions = {n: a.step(k, used[n], {o: used[o] for o in designs[n].neighbours}) for n, a in agents.items()}
         for name, decision in decisions.items():
             loops[name].used({other: used[other] for other in designs[name].neighbours})
-            out["promises_broken"] += not decision.report.promise_kept
+            out["promises_broken"] += decision.report.promise_broken
             out["modes"][decision.mode] = out["modes"].get(decision.mode, 0) + 1
             inputs[name], promises[name] = decision.input, decision.forecast
             for fault in found[name].view.faults:

@@ -115,7 +115,7 @@ def simulate(plan: JoinPlan, apart: PlantConfig, joined: PlantConfig, settings: 
                 k, measured[name], {n: x for n, x in heard.items() if channel.measurement_arrives(k, n)}
             )
             inputs[name] = decision.input
-            broken += not decision.report.promise_kept
+            broken += decision.report.promise_broken
             modes[decision.mode] += 1
             violations += sum(margin < -1e-9 for margin in decision.report.margins.values())
             if name in width:

@@ -82,7 +82,7 @@ def simulate(
         for n, agent in agents.items():
             decision = agent.step(k, measured[n], {o: measured[o] for o in designs[n].neighbours})
             forecasts[n] = decision.forecast
-            broken[n] += not decision.report.promise_kept
+            broken[n] += decision.report.promise_broken
             inputs[n] = decision.input
             word = users[n].state(k, agent.fixed, decision)
             if word is not None:
