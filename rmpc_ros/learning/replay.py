@@ -9,8 +9,6 @@ economics of the plant file on x and u. Thousands of steps take milliseconds for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +18,7 @@ from rmpc_ros.learning.cross_entropy import CemOptions, first_state, iterate
 from rmpc_ros.learning.local_observation import LocalObservation
 from rmpc_ros.learning.local_target import LocalTarget
 from rmpc_ros.learning.policy import Actor
-from rmpc_ros.learning.series import Series
+from rmpc_ros.learning.series import LinearLoop, Series
 from rmpc_ros.learning.weights import arranged
 
 Array = NDArray[np.float64]
@@ -50,6 +48,7 @@ class Replay:
         self._observe = {name: LocalObservation(config, name) for name in series.designs}
         self._target = {name: LocalTarget(config, design) for name, design in series.designs.items()}
         self.means = {name: np.zeros(design.nx) for name, design in series.designs.items()}
+        self._ahead, self._moved_by = _prediction(series.loop, config.controller.horizon)
         first = next(iter(self._observe.values()))
         self.moves = config.learning.actions.moves
         self.actor = Actor("affine", len(series.designs), first.size, len(self.moves))
@@ -79,44 +78,41 @@ class Replay:
         series, actor, moves = self._series, actor or self.actor, moves or self.moves
         loop, P = series.loop, len(parameters)
         x, c = np.broadcast_to(start, (P, len(start))).copy(), np.zeros((P, loop.B.shape[1]))
-        rests = {name: np.zeros((P, design.nx)) for name, design in series.designs.items()}
         xs, us = np.empty((len(w), P, len(start))), np.empty((len(w), P, c.shape[1]))
         mean, seen = np.zeros_like(x), 0
         for k, disturbance in enumerate(w):
             mean, seen = mean + x, seen + 1
             if (first_step + k) % self._decide == 0:
-                c, rests = self._decisions(actor, moves, parameters, mean / seen, c, rests)
+                c = self._decisions(actor, moves, parameters, mean / seen, x, c)
                 mean, seen = np.zeros_like(x), 0
             xs[k], us[k] = x, x @ loop.K.T + c
             x = x @ loop.A.T + c @ loop.B.T + disturbance
         return series.reward(xs, us)
 
     def _decisions(
-        self,
-        actor: Actor,
-        moves: tuple[Move, ...],
-        parameters: Array,
-        mean: Array,
-        c: Array,
-        rests: Mapping[str, Array],
-    ) -> tuple[Array, dict[str, Array]]:
-        """Law deviations (P, m) and resting states that the agents choose, each for itself, from the last ones."""
+        self, actor: Actor, moves: tuple[Move, ...], parameters: Array, mean: Array, x: Array, c: Array
+    ) -> Array:
+        """Law deviations (P, m) that the agents choose, each for itself, at states x after looking at their mean.
+
+        What an agent expects of a neighbour is the centre of its promise for the end of the horizon: its state then, and
+        no deviation of its law, since promises end in sets that are symmetric about it.
+        """
         series = self._series
         states = {
             name: design.physical_states(mean[:, series.loop.rows[name]]) for name, design in series.designs.items()
         }
         observations = np.stack([self._observe[name].vector(states, {}) for name in series.designs], axis=1)
         actions = arranged(actor.act(parameters, observations), moves)
-        chosen, resting = np.zeros_like(c), {}
+        chosen, later = np.zeros_like(c), x @ self._ahead.T + c @ self._moved_by.T
         for i, (name, design) in enumerate(series.designs.items()):
             zeta = np.zeros((len(c), design.model.ng))
             for other, neighbour in design.neighbours.items():
-                zeta[:, neighbour.columns] = np.hstack([rests[other], c[:, series.loop.columns[other]]])
-            resting[name], deviation = self._target[name].choose(actions[:, i], zeta, self.means[name])
+                expected = later[:, series.loop.rows[other]]
+                zeta[:, neighbour.columns.start : neighbour.columns.start + expected.shape[1]] = expected
+            _, deviation = self._target[name].choose(actions[:, i], zeta, self.means[name])
             acts = np.any(actions[:, i] != 0.0, axis=-1)
             chosen[:, series.loop.columns[name]] = np.where(acts, deviation, 0.0)[:, None]
-            resting[name] = np.where(acts[:, None], resting[name], 0.0)
-        return chosen, resting
+        return chosen
 
     def improve(self, parameters: Array | None, start: Array, w: Array, seed: int) -> Array:
         """Parameters (size,) of an affine policy that the cross-entropy method finds on recorded disturbances.
@@ -136,3 +132,11 @@ class Replay:
             iterate(state, objective, OPTIONS)
         full[self._free] = state.mean
         return full
+
+
+def _prediction(loop: LinearLoop, steps: int) -> tuple[Array, Array]:
+    """x(k + steps) = F x(k) + H c with c held and no disturbance: F (n, n), H (n, m)."""
+    F, H = np.eye(len(loop.A)), np.zeros_like(loop.B)
+    for _ in range(steps):
+        F, H = loop.A @ F, loop.A @ H + loop.B
+    return F, H
