@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rmpc_ros.config import load_plant
-from rmpc_ros.config.learning import LEAST_MOVES
+from rmpc_ros.config.learning import LEAST_MOVES, MOVES
 from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import DataError
 from rmpc_ros.learning.campaign import Campaigns, observation_size
@@ -23,6 +23,7 @@ from rmpc_ros.learning.mappo import MappoTrainer, SharedActor
 from rmpc_ros.learning.objectives import campaign_objective
 from rmpc_ros.learning.policy import Actor
 from rmpc_ros.learning.surrogate import Surrogate, draw_shares, features, fit_surrogate
+from rmpc_ros.learning.train import TrainOptions, train
 from rmpc_ros.network.system import design_network
 
 
@@ -212,3 +213,22 @@ def test_shares_of_the_surrogates_days_do_not_depend_on_the_workers(case: Learni
     y = np.tile(features(z)[:, :1], (1, 9 + 3 + 6)) + features(z)[:, 3:4]
     fitted = fit_surrogate(case, authority, 7, y)
     assert np.all(fitted.error < 1e-9)
+
+
+def test_what_a_policy_moves_decides_how_many_actions_are_trained(
+    case: LearningCase, world: tuple[RobustDays, Surrogate], tmp_path: Path
+) -> None:
+    options = TrainOptions(
+        "network",
+        iterations=2,
+        campaigns=8,
+        algorithm="mappo",
+        reference_iterations=1,
+        reference_campaigns=2,
+        population=8,
+    )
+    policy = train(case.moving(MOVES), options, tmp_path, identify=lambda: world[1]).policy
+    assert (policy.moves, policy.actor.actions) == (MOVES, 4)
+    actions = policy.act(np.random.default_rng(0).standard_normal((20, 3, policy.actor.observations)))
+    assert np.all(actions[..., 3] == 0.0)  # the surrogate is blind to the terminal weight
+    assert np.abs(actions[..., 2]).max() > 0
