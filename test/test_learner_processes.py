@@ -23,6 +23,7 @@ from builtin_interfaces.msg import Time
 from rclpy.context import Context
 from rclpy.duration import Duration
 
+from rmpc_ros.config.learning import MOVES
 from rmpc_ros.learning.from_bag import train_from_bag
 from rmpc_ros.learning.ledger import Ledger
 from rmpc_ros.learning.outbox import Outbox
@@ -90,7 +91,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], P
     once = FILE.read_text(encoding="utf-8").replace("\nnetwork:\n", "\nnetwork:\n  cooperation: {rounds: 1}\n")
     plant.write_text(once, encoding="utf-8")
     policy = folder.parent / "bad.json"
-    Policy("reactor_separator", Actor("constant", 3, 13, 2), np.tile([-1.0, -1.0], 3)).save(policy)
+    losing = np.tile([-1.0, -1.0, -1.0, 1.0], 3)  # set-point and economics against profit, terminal weight at its most
+    Policy("reactor_separator", Actor("constant", 3, 13, len(MOVES)), losing, named=MOVES).save(policy)
     words = [sys.executable, "-m", "rmpc_ros.cli", "run", str(plant), "--learn", "--policy", str(policy), "--json"]
     words += ["--duration", "1e7", "--speed", str(SPEED), "--out", str(folder), "--processes", "1"]
     environment = os.environ | {"ROS_DOMAIN_ID": DOMAIN, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
@@ -101,7 +103,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], P
         os.kill(pid, signal.SIGKILL)
         wait(running, lambda: learner_of(folder) not in (0, pid))
         intrude(json.loads((folder / "log" / "learner.json").read_text())["nodes"][0]["parameters"]["run"])
-        wait(running, lambda: stored(folder) >= ENOUGH and taken_back(folder) > 10)
+        wait(running, lambda: stored(folder) >= ENOUGH and taken_back(folder) > 60)  # asked again
     finally:
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=60)
@@ -176,6 +178,16 @@ def test_the_bad_policy_was_rolled_back_before_any_violation(learned: tuple[dict
     assert policies[0].agents == ("reactor1",) and policies[1].certificate["of"] == 1
     assert {1, 2} <= ran  # on trial, then taken back
     assert 1 not in others
+
+
+def test_the_terminal_weight_of_a_policy_is_in_force_where_it_runs_and_goes_with_it(recorded: RunData) -> None:
+    def weights(agent: str) -> list[float]:
+        told = [s.values for s in recorded.statuses if s.name.endswith(f"{agent}/agent: updates")]
+        return [float(values["terminal_weight"]) for values in told]
+
+    tried = weights("reactor1")
+    assert 10.0 in tried and tried[-1] == 1.0
+    assert set(weights("reactor2")) == {1.0}
 
 
 def test_every_agent_refuses_nonsense_and_names_it(recorded: RunData) -> None:

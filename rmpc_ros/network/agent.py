@@ -220,6 +220,11 @@ class Agent:
                 "only 'fixed' takes another"
             )
 
+    @property
+    def terminal_weight(self) -> float:
+        """Factor of the design's terminal weight that is in force."""
+        return self.controller.terminal_weight if isinstance(self.controller, FixedFeedback) else 1.0
+
     def set_disturbance(
         self, members: UncertaintySet | None, mean: ResidualMean | None = None, rate: float = 0.25
     ) -> ResidualSet:

@@ -44,6 +44,7 @@ class Updates(AgentPart):
         self._waiting: dict[Subject, tuple[Update, Any]] = {}
         self._newest: dict[Subject, tuple[int, str]] = {}
         self._refused = 0
+        self._weight = 1.0  # of the terminal cost, as told last
         for subject in SUBJECTS:
             kind = convert_learning.UPDATE_MESSAGES[subject]
             self.node.listen(kind, f"{subject}_update", self._on_update, qos.UPDATE)
@@ -88,6 +89,10 @@ class Updates(AgentPart):
         told = self._student.decided(inputs.step, inputs.state, inputs.neighbour_states, promises)
         if told:
             self._say(told, WARN)
+        weight = self.node.controller.terminal_weight
+        if weight != self._weight:
+            self._weight = weight
+            self._say(f"plans with {weight:.4g} times the design's terminal weight")
         versions = self._student.versions
         learns = self.node.controller.learns  # on another rung of the ladder a policy's targets are not in force
         self._transitions.versions = versions if learns else replace(versions, policy=0)
@@ -102,4 +107,5 @@ class Updates(AgentPart):
             model_version=v.model,
             policy_version=v.policy,
             refused=self._refused,
+            terminal_weight=self._weight,
         )
