@@ -259,7 +259,11 @@ def report(
 def train(
     plant: PlantFile,
     algo: Annotated[
-        str, typer.Option("--algo", help="cem: cross-entropy; mappo: TorchRL; consensus: without a central critic.")
+        str,
+        typer.Option(
+            "--algo",
+            help="cem: cross-entropy; mappo: TorchRL; consensus: without a central critic; value: a plan's end.",
+        ),
     ] = "cem",
     actor: Annotated[
         str | None, typer.Option("--actor", help="affine, network or constant [default: the algorithm's].")
@@ -270,6 +274,7 @@ def train(
     moves: Annotated[
         str | None, typer.Option("--moves", help="What the policy moves, comma-separated [default: the plant file's].")
     ] = None,
+    days: Annotated[int | None, typer.Option("--days", help="Horizon of the plan (value) [default: 3].")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes for the real controllers.")] = 1,
     ray: Annotated[str, typer.Option("--ray", help="Address of a ray cluster, or local.")] = "",
@@ -281,7 +286,7 @@ def train(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Learn a policy that moves the controllers' targets; leaves policy.json with its baselines, and its curves."""
+    """Learn a policy, or a plan's end, that moves the controllers' targets; leaves policy.json and its curves."""
     if bag is not None:
         from rmpc_ros.learning.from_bag import train_from_bag
 
@@ -292,7 +297,7 @@ def train(
     from rmpc_ros.learning.rollouts import Workers
 
     who = Workers(workers, ray)
-    result, lines = command.run_train(plant, algo, actor, seed, iterations, windows, resume, out, who, moves)
+    result, lines = command.run_train(plant, algo, actor, seed, iterations, windows, resume, out, who, moves, days)
     emit(result, as_json, lines)
 
 

@@ -15,10 +15,12 @@ from rmpc_ros.errors import ConfigError
 from rmpc_ros.learning.curves import GAIN
 from rmpc_ros.learning.day import RobustDays
 from rmpc_ros.learning.evaluate import evaluate
-from rmpc_ros.learning.policy import KINDS, Kind, load_policy
+from rmpc_ros.learning.plan import LONGER, MOST_DAYS, load_learned
+from rmpc_ros.learning.policy import KINDS, Kind
 from rmpc_ros.learning.rollouts import PlantFile, Workers
 from rmpc_ros.learning.surrogate import Surrogate, identify_with
 from rmpc_ros.learning.train import ALGORITHMS, Algorithm, TrainOptions, train, usual_options
+from rmpc_ros.learning.value_training import train_plan
 
 
 def run_train(
@@ -32,6 +34,7 @@ def run_train(
     out: Path | None,
     workers: Workers,
     moves: str | None = None,
+    horizon: int | None = None,
 ) -> tuple[dict[str, Any], Iterator[str]]:
     """Train a policy; figures and lines for people.
 
@@ -42,12 +45,13 @@ def run_train(
     DataError
         Nothing to resume.
     """
-    options = _options(algorithm, kind, seed, iterations, windows)
+    options = _options(algorithm, kind, seed, iterations, windows, horizon)
     file = PlantFile.read(plant)
     case = file.case()
     if moves is not None:
         case = case.moving(moves.split(","))
-    folder = out or Path("runs") / f"train-{case.config.plant.name}-{algorithm}-{options.kind}"
+    name = "-".join(["train", case.config.plant.name, algorithm, *([options.kind] if options.kind else [])])
+    folder = out or Path("runs") / name
     began, used = time.perf_counter(), time.process_time()
     with Bars() as bars:
 
@@ -56,12 +60,21 @@ def run_train(
             return identify_with(file, case, authority, seed, windows, workers, partial(bars, "surrogate"))
 
         spread_out = workers.count > 1 or workers.ray
-        trained = train(case, options, folder, resume, bars, identify if spread_out else None)
-    n, m, a = trained.surrogate.sizes
+        elsewhere = identify if spread_out else None
+        learned: dict[str, Any]
+        if options.kind is None:
+            planned = train_plan(case, options, folder, resume, bars, elsewhere)
+            learned, curve, surrogate = {"horizon": planned.plan.horizon}, planned.curve, planned.surrogate
+            size = planned.plan.value.weights.size
+        else:
+            trained = train(case, options, folder, resume, bars, elsewhere)
+            learned, curve, surrogate = {"actor": options.kind}, trained.curve, trained.surrogate
+            size = trained.policy.actor.size
+    n, m, a = surrogate.sizes
     result = {
         "plant": case.config.plant.name,
         "algorithm": algorithm,
-        "actor": options.kind,
+        **learned,
         "seed": seed,
         "iterations": options.iterations,
         "actions": len(case.moves),
@@ -72,36 +85,46 @@ def run_train(
         "policy": folder / "policy.json",
         "picture": folder / "curve.png",
         "events": folder / "events",
-        "parameters": trained.policy.actor.size,
-        "surrogate_state_error": trained.surrogate.error[:n],
-        "surrogate_input_error": trained.surrogate.error[n : n + m],
-        "curve": trained.curve,
+        "parameters": size,
+        "surrogate_state_error": surrogate.error[:n],
+        "surrogate_input_error": surrogate.error[n : n + m],
+        "curve": curve,
     }
 
     def lines() -> Iterator[str]:
-        yield f"policy    {result['policy']} ({options.kind}, {result['parameters']} parameters for all {a} agents)"
+        what = options.kind or f"value at the end of a plan of {options.horizon} days"
+        yield f"policy    {result['policy']} ({what}, {result['parameters']} parameters for all {a} agents)"
         yield f"curves    {result['picture']}, {folder / 'curve.csv'}; tensorboard --logdir {result['events']}"
         yield f"time      {result['seconds']:.0f} s ({result['cpu_seconds']:.0f} s of this process's CPU)"
         yield "iteration  over the best constant   (profit per hour, surrogate, validation campaigns, no exploration)"
-        looked = [(k, row[GAIN]) for k, row in enumerate(trained.curve) if GAIN in row]
+        looked = [(k, row[GAIN]) for k, row in enumerate(curve) if GAIN in row]
         for k, gain in looked[:: max(1, len(looked) // 10)]:
             yield f"{k + 1:9} {gain:23.1f}"
 
     return result, lines()
 
 
-def _options(algorithm: str, kind: str | None, seed: int, iterations: int | None, windows: int) -> TrainOptions:
+def _options(
+    algorithm: str, kind: str | None, seed: int, iterations: int | None, windows: int, horizon: int | None
+) -> TrainOptions:
     known: Algorithm | None = next((name for name in ALGORITHMS if name == algorithm), None)
     if known is None:
         raise ConfigError(f"--algo {algorithm}: known: {', '.join(ALGORITHMS)}")
     usual = usual_options(known)
-    chosen: Kind | None = usual.kind if kind is None else next((k for k in KINDS if k == kind), None)
-    if chosen is None:
-        raise ConfigError(f"--actor {kind}: known: {', '.join(KINDS)}")
+    chosen: Kind | None = usual.kind
+    if kind is not None:
+        chosen = next((k for k in KINDS if k == kind), None)
+        if usual.kind is None:
+            raise ConfigError(f"--actor {kind}: --algo {algorithm} learns the end of a plan, which has no actor")
+        if chosen is None:
+            raise ConfigError(f"--actor {kind}: known: {', '.join(KINDS)}")
+    days = usual.horizon if horizon is None else horizon
+    if horizon is not None and (usual.horizon is None or not 1 <= horizon <= MOST_DAYS // LONGER):
+        raise ConfigError(f"--days {horizon}: 1 to {MOST_DAYS // LONGER}, of a plan (--algo value)")
     wanted = usual.iterations if iterations is None else iterations
     if wanted < 1:
         raise ConfigError(f"--iterations {wanted}: give at least 1")
-    return dataclasses.replace(usual, kind=chosen, seed=seed, iterations=wanted, windows=windows)
+    return dataclasses.replace(usual, kind=chosen, seed=seed, iterations=wanted, windows=windows, horizon=days)
 
 
 def run_evaluate(
@@ -109,7 +132,7 @@ def run_evaluate(
 ) -> tuple[dict[str, Any], Iterator[str]]:
     """Compare policies with the baselines on held-out campaigns; figures and lines for people."""
     with Bars() as bars:
-        loaded = [load_policy(path) for path in policies]
+        loaded = [load_learned(path) for path in policies]
         result = evaluate(plant, loaded, seeds, workers, first_seed, partial(bars, "campaigns"))
 
     def lines() -> Iterator[str]:

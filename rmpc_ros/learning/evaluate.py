@@ -2,7 +2,8 @@
 
 Baselines: the published set-points (zero actions), the constant that is best on the nominal day, the constant that is
 best over campaigns, and myopic real-time optimisation, which knows today's delivery, prices and catalyst exactly and
-maximises today's profit on the identified model, blind to the catalyst it uses up.
+maximises today's profit on the identified model, blind to the catalyst it uses up. An economic plan (`plan`) comes with
+two more: the same plan without its learned value, and one that looks `LONGER` times as far.
 
 Held-out campaigns have seeds from `HELD_OUT` on: the prices of the shipped plant were shaped on seeds 0 to 19. Several
 policies that differ in their training's seed only are one row: per campaign the mean over them, and their spread.
@@ -27,6 +28,7 @@ from rmpc_ros.learning.case import HOURS, LearningCase
 from rmpc_ros.learning.day import DayModel, RobustDays
 from rmpc_ros.learning.economics import reward_terms, total
 from rmpc_ros.learning.experience import TRAINING_SEEDS
+from rmpc_ros.learning.plan import LONGER, Plan
 from rmpc_ros.learning.policy import Policy
 from rmpc_ros.learning.rollouts import PlantFile, Workers, spread
 from rmpc_ros.learning.scenario import draw_scenarios
@@ -80,8 +82,10 @@ class Outcome:
 Row = tuple[str, int, bool, Outcome]  # contestant, seed, harsh, what came of it
 
 
-def label(policy: Policy) -> str:
+def label(policy: Policy | Plan) -> str:
     """Name of a policy's row: what was learned, and how where that is not the usual way."""
+    if isinstance(policy, Plan):
+        return f"{_days(policy.horizon)}_with_value"
     algorithm = policy.training.get("algorithm", "cem")
     more = "".join(f"+{move}" for move in policy.moves if move not in LEAST_MOVES)
     if algorithm == "consensus":
@@ -90,7 +94,11 @@ def label(policy: Policy) -> str:
     return f"learned_{policy.actor.kind}" + ("" if algorithm == usual else f"_{algorithm}") + more
 
 
-def contestants(policies: Sequence[Policy]) -> dict[str, tuple[str, Policy]]:
+def _days(horizon: int) -> str:
+    return f"plan_{horizon}_days"
+
+
+def contestants(policies: Sequence[Policy | Plan]) -> dict[str, tuple[str, Policy | Plan]]:
     """What is compared, by a unique name: its row and the policy; the first policy's file holds the baselines.
 
     Raises
@@ -110,6 +118,9 @@ def contestants(policies: Sequence[Policy]) -> dict[str, tuple[str, Policy]]:
     further = [name for name in ENDS if any(name.rpartition("_")[0] in policy.moves for policy in policies)]
     out = {name: (name, first) for name in (*REFERENCES, *further)}
     for policy in policies:
+        if isinstance(policy, Plan):  # what its value has to be compared with
+            for horizon in (policy.horizon, LONGER * policy.horizon):
+                out.setdefault(_days(horizon), (_days(horizon), policy))
         name = f"{label(policy)}:{policy.training.get('seed', 0)}"
         if name in out:
             raise DataError(f"two policies are '{name}' (row:training seed)")
@@ -117,7 +128,7 @@ def contestants(policies: Sequence[Policy]) -> dict[str, tuple[str, Policy]]:
     return out
 
 
-def actor_of(case: LearningCase, targets: Targets, policy: Policy, name: str) -> Act:
+def actor_of(case: LearningCase, targets: Targets, policy: Policy | Plan, name: str) -> Act:
     """What a contestant does: observations (S, a, o) and the campaigns' outlook in, actions (S, a, 2 to 4) out."""
     a = len(case.agents)
 
@@ -132,6 +143,10 @@ def actor_of(case: LearningCase, targets: Targets, policy: Policy, name: str) ->
         return constant(arranged(policy.references[name].reshape(a, -1), policy.moves))
     if name == "myopic":
         return myopic(case, targets, Surrogate.from_dict(policy.surrogate))
+    if isinstance(policy, Plan):
+        longer = name == _days(LONGER * policy.horizon)
+        horizon = LONGER * policy.horizon if longer else policy.horizon
+        return policy.planner(case, targets, horizon, with_value=name == label(policy)).act
     return lambda observations, campaigns: arranged(policy.act(observations), policy.moves)
 
 
@@ -196,7 +211,7 @@ def _controllers(plant: PlantFile) -> tuple[LearningCase, RobustDays]:
     return case, RobustDays(case)
 
 
-def live_all(plant: PlantFile, policies: Sequence[Policy], jobs: Sequence[tuple[int, bool]]) -> list[Row]:
+def live_all(plant: PlantFile, policies: Sequence[Policy | Plan], jobs: Sequence[tuple[int, bool]]) -> list[Row]:
     """All contestants on some campaigns (seed, harsh), with controllers of this process's own."""
     case, days = _controllers(plant)
     acts = {name: actor_of(case, days.targets, policy, row) for name, (row, policy) in contestants(policies).items()}
@@ -207,7 +222,11 @@ def live_all(plant: PlantFile, policies: Sequence[Policy], jobs: Sequence[tuple[
     ]
 
 
-def _check_fit(case: LearningCase, policy: Policy) -> None:
+def _check_fit(case: LearningCase, policy: Policy | Plan) -> None:
+    if isinstance(policy, Plan):
+        if policy.plant != case.config.plant.name:
+            raise DataError(f"the plan is for plant '{policy.plant}'; this is '{case.config.plant.name}'")
+        return
     actor, wanted = policy.actor, (len(case.agents), observation_size(case))
     if policy.plant != case.config.plant.name or (actor.agents, actor.observations) != wanted:
         raise DataError(
@@ -224,7 +243,7 @@ def _check_fit(case: LearningCase, policy: Policy) -> None:
 
 def evaluate(
     plant: Path,
-    policies: Sequence[Policy],
+    policies: Sequence[Policy | Plan],
     seeds: int,
     workers: Workers = Workers(),  # noqa: B008 - frozen
     first_seed: int = HELD_OUT,
@@ -282,7 +301,7 @@ def evaluate(
         table = summarise(outcomes, "best_constant")
         reference = np.mean([o.profit for o in single["best_constant"]])
         for row_name, members in trainings.items():
-            if row_name in (*REFERENCES, *ENDS):
+            if row_name in names:  # a baseline: it has no training seed
                 continue
             gains = {n.rpartition(":")[2]: float(np.mean([o.profit for o in single[n]]) - reference) for n in members}
             table[row_name]["gain_by_training_seed"] = gains
@@ -290,6 +309,11 @@ def evaluate(
         if {"learned_consensus", "learned_network"} <= table.keys():  # without a central critic, and with one
             own, central = (table[n]["gain_over_best_constant"] for n in ("learned_consensus", "learned_network"))
             table["learned_consensus"]["share_of_central_gain"] = own / central if central > 0 else None
+        for plan in (policy for policy in policies if isinstance(policy, Plan)):
+            names_of = (_days(plan.horizon), label(plan), _days(LONGER * plan.horizon))
+            short, own, long = (table[n]["profit_per_hour"] for n in names_of)
+            share = (own - short) / (long - short) if long > short else None
+            table[label(plan)]["share_of_longer_plans_gain"] = share
         result[heading] = table
     return result
 

@@ -24,14 +24,14 @@ from rmpc_ros.learning.curves import EventLog, Row, write_curves
 from rmpc_ros.learning.day import RobustDays
 from rmpc_ros.learning.experience import Experience, gather
 from rmpc_ros.learning.objectives import campaign_objective, reference_policies, unseen
-from rmpc_ros.learning.policy import Actor, Kind, Policy, write_atomically
+from rmpc_ros.learning.policy import KINDS, Actor, Kind, Policy, write_atomically
 from rmpc_ros.learning.surrogate import Surrogate, identify_surrogate
 from rmpc_ros.learning.targets import Targets
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 
-Algorithm = Literal["cem", "mappo", "consensus"]
+Algorithm = Literal["cem", "mappo", "consensus", "value"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 Identify = Callable[[], Surrogate]
 
@@ -45,13 +45,15 @@ class TrainOptions:
 
     Attributes
     ----------
+    kind : of the actor; None for "value", whose result is a plan (`value_training.train_plan`)
     campaigns : lived per iteration; cross-entropy: by every sample
     windows : days of the real controllers that the surrogate is fitted to
     population : samples of cross-entropy, also of the constant baselines
     reference_iterations, reference_campaigns : of cross-entropy for the constant baselines
+    horizon : days that a plan looks ahead; "value" alone
     """
 
-    kind: Kind = "affine"
+    kind: Kind | None = "affine"
     seed: int = 0
     iterations: int = 40
     campaigns: int = 16
@@ -60,6 +62,7 @@ class TrainOptions:
     algorithm: Algorithm = "cem"
     reference_iterations: int = 60
     reference_campaigns: int = 16
+    horizon: int | None = None
 
 
 def usual_options(algorithm: Algorithm) -> TrainOptions:
@@ -71,6 +74,8 @@ def usual_options(algorithm: Algorithm) -> TrainOptions:
             return TrainOptions("network", iterations=120, campaigns=256, algorithm="mappo")
         case "consensus":
             return TrainOptions("network", iterations=150, campaigns=256, algorithm="consensus")
+        case "value":
+            return TrainOptions(None, iterations=4, campaigns=128, algorithm="value", horizon=3)
 
 
 @dataclass(frozen=True)
@@ -126,13 +131,60 @@ def train(
     Raises
     ------
     DataError
-        `resume` without a fitting checkpoint.
+        `resume` without a fitting checkpoint, or options without an actor.
     """
+    if options.kind is None:
+        raise DataError(f"algorithm '{options.algorithm}' without a kind of actor; known: {', '.join(KINDS)}")
     tell = progress or (lambda what, done, wanted: None)
+    ready = prepare(case, options, folder, resume, tell, identify)
+    actor = Actor(options.kind, len(case.agents), observation_size(case), len(case.moves))
+    trainer = _trainer(case, ready.days.targets, ready.surrogate, actor, options, ready.references)
+    learn(trainer, ready.what, options, folder, resume, tell)
+    training = {**asdict(options), "iterations_done": trainer.iteration}
+    policy = Policy(
+        case.config.plant.name,
+        actor,
+        actor.still(trainer.result(), unseen(case)),
+        trainer.iteration,
+        ready.references,
+        ready.surrogate.to_dict(),
+        training,
+        case.moves,
+    )
+    policy.save(folder / "policy.json")
+    return Trained(policy, trainer.curve, ready.surrogate)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every training begins with.
+
+    Attributes
+    ----------
+    days : the real controllers
+    what : tells one training's files from another's
+    surrogate : identified, or the one of the training that goes on
+    references : constant baselines by name
+    """
+
+    days: RobustDays
+    what: dict[str, Any]
+    surrogate: Surrogate
+    references: dict[str, Array]
+
+
+def prepare(
+    case: LearningCase,
+    options: TrainOptions,
+    folder: Path,
+    resume: bool,
+    tell: Progress,
+    identify: Identify | None = None,
+) -> Prepared:
+    """Surrogate and baselines; the arguments are those of `train`."""
     days = RobustDays(case)
     what = {"plant": case.config.plant.name, "learning": _learning(case), **asdict(options)}
     surrogate = _surrogate(case, days, options, folder, what, resume, tell, identify)
-    actor = Actor(options.kind, len(case.agents), observation_size(case), len(case.moves))
     references = reference_policies(
         case,
         days.targets,
@@ -143,7 +195,13 @@ def train(
         options.population,
         tell,
     )
-    trainer = _trainer(case, days.targets, surrogate, actor, options, references)
+    return Prepared(days, what, surrogate, references)
+
+
+def learn(
+    trainer: Trainer, what: dict[str, Any], options: TrainOptions, folder: Path, resume: bool, tell: Progress
+) -> None:
+    """All iterations, a checkpoint after each, event files and curves."""
     checkpoint = folder / ("checkpoint.pt" if options.algorithm == "mappo" else "checkpoint.json")
     if resume:
         trainer.load(checkpoint, what)
@@ -156,21 +214,8 @@ def train(
             tell("policy", trainer.iteration, options.iterations)
     finally:
         log.close()
-    write_curves(folder, trainer.curve, f"{options.algorithm}, {options.kind}, seed {options.seed}")
-    training = {**asdict(options), "iterations_done": trainer.iteration}
-    parameters = actor.still(trainer.result(), unseen(case))
-    policy = Policy(
-        case.config.plant.name,
-        actor,
-        parameters,
-        trainer.iteration,
-        references,
-        surrogate.to_dict(),
-        training,
-        case.moves,
-    )
-    policy.save(folder / "policy.json")
-    return Trained(policy, trainer.curve, surrogate)
+    subject = options.kind or f"plan of {options.horizon} days"
+    write_curves(folder, trainer.curve, f"{options.algorithm}, {subject}, seed {options.seed}")
 
 
 def _trainer(
@@ -199,6 +244,8 @@ def _trainer(
         case "consensus":
             weights = metropolis({name: case.config.agents[name].neighbours for name in case.agents})
             return ConsensusTrainer(actor, weights, options.iterations, options.seed, gather_some, validate)
+        case "value":
+            raise DataError(f"algorithm 'value' has no actor; one of kind '{actor.kind}' was asked for")
 
 
 def _validation(
@@ -210,14 +257,26 @@ def _validation(
     best_constant: Array,
 ) -> Callable[[Array], float]:
     """Profit per hour over the best constant, without exploration, always on the same training campaigns."""
-    constant = Actor("constant", actor.agents, actor.observations, actor.actions)
+    reference = profit_of_constant(case, targets, surrogate, options.seed, best_constant)
+    return lambda parameters: _profit(case, targets, surrogate, options.seed, actor, parameters) - reference
 
-    def profit(shape: Actor, parameters: Array) -> float:
-        objective = campaign_objective(case, targets, surrogate, shape, VALIDATION)
-        return float(objective(parameters[None], np.random.default_rng([31, options.seed]))[0])
 
-    reference = profit(constant, best_constant)
-    return lambda parameters: profit(actor, parameters) - reference
+def profit_of_constant(case: LearningCase, targets: Targets, surrogate: Surrogate, seed: int, constant: Array) -> float:
+    """Profit per hour of constant actions (a * moves,) on the training campaigns of every validation."""
+    actor = Actor("constant", len(case.agents), observation_size(case), len(case.moves))
+    return _profit(case, targets, surrogate, seed, actor, constant)
+
+
+def validation_generator(seed: int) -> np.random.Generator:
+    """Of the campaigns of every validation of a training seed."""
+    return np.random.default_rng([31, seed])
+
+
+def _profit(
+    case: LearningCase, targets: Targets, surrogate: Surrogate, seed: int, actor: Actor, parameters: Array
+) -> float:
+    objective = campaign_objective(case, targets, surrogate, actor, VALIDATION)
+    return float(objective(parameters[None], validation_generator(seed))[0])
 
 
 def _learning(case: LearningCase) -> dict[str, Any]:

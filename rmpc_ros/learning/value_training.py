@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmpc_ros.errors import DataError
+from rmpc_ros.learning.campaign import Campaigns
 from rmpc_ros.learning.case import LearningCase
 from rmpc_ros.learning.curves import GAIN, Row
+from rmpc_ros.learning.economics import total
+from rmpc_ros.learning.experience import training_scenarios
+from rmpc_ros.learning.objectives import rollout
+from rmpc_ros.learning.plan import Plan
 from rmpc_ros.learning.planner import Planner
 from rmpc_ros.learning.policy import write_atomically
 from rmpc_ros.learning.surrogate import Surrogate
 from rmpc_ros.learning.targets import Targets
 from rmpc_ros.learning.terminal_value import TerminalValue, fit_value, live_passages
+from rmpc_ros.learning.train import (
+    VALIDATION,
+    Identify,
+    Progress,
+    TrainOptions,
+    learn,
+    prepare,
+    profit_of_constant,
+    validation_generator,
+)
 
 Array = NDArray[np.float64]
 
@@ -126,3 +142,55 @@ class ValueTrainer:
     def result(self) -> Array:
         """The value's weights, flat."""
         return self.value.weights.ravel()
+
+
+@dataclass(frozen=True)
+class TrainedPlan:
+    """Result: the plan, its learning curve (named figures per iteration, per hour), the surrogate."""
+
+    plan: Plan
+    curve: list[Row]
+    surrogate: Surrogate
+
+
+def train_plan(
+    case: LearningCase,
+    options: TrainOptions,
+    folder: Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+    identify: Identify | None = None,
+) -> TrainedPlan:
+    """`train.train` for the value at the end of a plan: the same files, policy.json holds the plan.
+
+    Raises
+    ------
+    DataError
+        `resume` without a fitting checkpoint, or no horizon.
+    """
+    if options.horizon is None:
+        raise DataError("a plan needs its horizon in days")
+    tell = progress or (lambda what, done, wanted: None)
+    ready = prepare(case, options, folder, resume, tell, identify)
+    targets, surrogate, constant = ready.days.targets, ready.surrogate, ready.references["best_constant"]
+    reference = profit_of_constant(case, targets, surrogate, options.seed, constant)
+
+    def validate(planner: Planner) -> float:
+        drawn = training_scenarios(case, VALIDATION, validation_generator(options.seed))
+        terms, _ = rollout(Campaigns(case, targets, surrogate, drawn), planner.act)
+        return float(total(terms).mean()) - reference
+
+    trainer = ValueTrainer(case, targets, surrogate, options.horizon, options.campaigns, options.seed, validate)
+    learn(trainer, ready.what, options, folder, resume, tell)
+    plan = Plan(
+        case.config.plant.name,
+        options.horizon,
+        trainer.value,
+        trainer.iteration,
+        ready.references,
+        surrogate.to_dict(),
+        {**asdict(options), "iterations_done": trainer.iteration},
+        case.moves,
+    )
+    plan.save(folder / "policy.json")
+    return TrainedPlan(plan, trainer.curve, surrogate)
