@@ -1,4 +1,4 @@
-"""The economic plan in the main program: `rmpc train --algo value` learns and stores it, `rmpc evaluate` compares it."""
+"""The economic plan in the main program: `rmpc train --algo value` stores it, `rmpc evaluate` compares it."""
 
 import dataclasses
 import json
