@@ -94,4 +94,5 @@ def test_robust_benchmark_agrees_with_cvxpy_and_rsome(tmp_path):
     result = robust.run({**settings, "rsome_states": 1, "loop_states": 3}, tmp_path)
     for entry in result["programs"].values():
         assert entry["largest_relative_difference"] < 1e-6
+        assert entry["blocks"] == entry["states"] == 2 and entry["new_set_over_bare"] > 0
     assert "rsome_ms" in result["programs"]["full N=4 linear"]

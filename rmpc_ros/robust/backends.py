@@ -24,7 +24,10 @@ Vector = NDArray[np.float64]
 
 @dataclass
 class ProgramData:
-    """The arrays of a program; `cost`, `rhs` and `matrix.data` change in place."""
+    """The arrays of a program; `cost`, `rhs` and `matrix.data` change in place.
+
+    `constant_cost` says that the cost does not, `varying` which rows of `rhs` may (default: all).
+    """
 
     quadratic: sparse.csc_matrix
     cost: Vector
@@ -35,6 +38,8 @@ class ProgramData:
     equal: int
     below: int
     cones: list[Cone]
+    constant_cost: bool = False
+    varying: NDArray[np.int32] | None = None
 
     @property
     def linear_rows(self) -> int:
@@ -186,38 +191,33 @@ class Highs(Backend):
         if data.cones or data.quadratic.nnz:
             raise ConfigError("solver 'highs' takes linear programs here; use 'piqp' or 'clarabel'")
         self._data = data
-        self._sides = self._limits()
-        self._lp = LinearProgram(data.cost, data.matrix, *self._sides, data.lower, data.upper)
+        lower = np.full(data.rhs.size, -np.inf)
+        lower[: data.equal] = data.rhs[: data.equal]
+        self._lp = LinearProgram(data.cost, data.matrix, lower, data.rhs, data.lower, data.upper)
+        self._rows = np.arange(data.rhs.size, dtype=np.int32) if data.varying is None else data.varying
+        self._lower = lower[self._rows]
+        self._equal = int(np.sum(self._rows < data.equal))
         self._written = data.matrix.data.copy()
         coo = sparse.coo_array(data.matrix)
         self._places = coo.row, coo.col
 
-    def _limits(self) -> tuple[Vector, Vector]:
-        lower = self._data.rhs.copy()
-        lower[self._data.equal :] = -np.inf
-        return lower, self._data.rhs.copy()
-
     def prepare(self, matrix_changed: bool) -> Callable[[], object]:
-        """Only what differs from what HiGHS holds."""
-        d, lp = self._data, self._lp
-        lower, upper = self._limits()
-        changed = np.flatnonzero(upper != self._sides[1])
-        self._sides = lower, upper
-        sides = changed, lower[changed], upper[changed]
-        entries = None
+        """The sides that may have changed, the entries that have."""
+        d, lp, rows = self._data, self._lp, self._rows
+        upper = d.rhs if rows.size == d.rhs.size else d.rhs[rows]
+        if self._equal:
+            self._lower[: self._equal] = upper[: self._equal]
+        sides = partial(lp.highs.changeRowsBounds, rows.size, rows, self._lower, upper)
+        if d.constant_cost and not matrix_changed:
+            return sides
+        calls: list[Callable[[], object]] = [sides]
+        if not d.constant_cost:
+            calls.append(partial(lp.set_cost, d.cost.copy()))
         if matrix_changed:
             at = np.flatnonzero(d.matrix.data != self._written)
-            entries = self._places[0][at], self._places[1][at], d.matrix.data[at]
+            calls.append(partial(lp.set_entries, self._places[0][at], self._places[1][at], d.matrix.data[at]))
             self._written[at] = d.matrix.data[at]
-        cost = d.cost.copy()
-
-        def hand_over() -> None:
-            lp.set_cost(cost)
-            lp.set_row_bounds(*sides)
-            if entries is not None:
-                lp.set_entries(*entries)
-
-        return hand_over
+        return lambda: [call() for call in calls]
 
     def solve_raw(self) -> object:
         """See `Backend`: the dual simplex method from the last basis."""

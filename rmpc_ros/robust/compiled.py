@@ -14,7 +14,10 @@ right-hand side, so that fixed feedback compiles to a problem of nominal size.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +26,7 @@ from scipy import sparse
 from rmpc_ros.errors import ConfigError, IllScaledError, InfeasibleError, SetError
 from rmpc_ros.robust.affine import CONSTANT, NOMINAL, Affine, Vector
 from rmpc_ros.robust.backends import Backend, ProgramData, choose_backend, infeasibility_weights
-from rmpc_ros.robust.entries import Entries, Numbers, RightSide, Terms, objective_data
+from rmpc_ros.robust.entries import Entries, RightSide, Terms, objective_data
 from rmpc_ros.robust.policy import AffinePolicy
 from rmpc_ros.robust.uncertain_program import Members, RobustConstraint, UncertainProgram
 from rmpc_ros.sets.base import ConicForm, UncertaintySet
@@ -45,8 +48,7 @@ class _Row:
     numbers: list[tuple[str, Vector]]
 
 
-@dataclass(frozen=True)
-class Solution:
+class Solution(NamedTuple):
     """A checked optimum: values (n,) of the decisions, objective, solver's name, seconds of the whole solve."""
 
     program: UncertainProgram
@@ -105,7 +107,8 @@ class CompiledProgram:
         self._equal_rows = 0
         for name, expression in program.equalities:
             self._equality(name, expression)
-        self._inequalities([row for constraint in program.constraints for row in self._constraint(constraint)])
+        rows = [row for constraint in program.constraints for row in self._constraint(constraint)]
+        self._inequalities(sorted(rows, key=lambda row: not row.numbers))  # those that sets shift lie together
         self._finish(tolerance, solver)
 
     # -- compile ------------------------------------------------------------------------------------------------------
@@ -220,7 +223,6 @@ class CompiledProgram:
         return first
 
     def _inequalities(self, rows: list[_Row]) -> None:
-        groups: dict[str, tuple[list[int], list[Vector]]] = {}
         for at, row in enumerate(rows, start=self._equal_rows):
             self._names.append(row.name)
             for symbol, value in row.nominal:
@@ -233,11 +235,8 @@ class CompiledProgram:
                 value = float(form.h[place - form.F.nnz - form.G.nnz])
                 self._entries.add_from_set(at, column, slot, place, scale, value)
             for slot, direction in row.numbers:
-                places, directions = groups.setdefault(slot, ([], []))
-                places.append(at)
-                directions.append(direction)
+                self._rhs.subtract_support(at, slot, direction)
         self._le_rows = len(rows)
-        self._groups = {slot: Numbers.of(np.array(at), np.array(d)) for slot, (at, d) in groups.items()}
 
     def _finish(self, tolerance: float, solver: str) -> None:
         program, n = self.program, self._variables
@@ -255,13 +254,28 @@ class CompiledProgram:
             lower[index] = 0.0
         matrix = self._entries.compile(rows, n)
         self._check_scale(matrix)
-        self._rhs.compile(rows)
-        self._supports = {slot: numbers.shift(self._sets[slot], rows) for slot, numbers in self._groups.items()}
+        self._rhs.compile(rows, self._sets)
         quadratic, self._cost_of, self.objective_constant = objective_data(program.objective, n, program.parameter_size)
         self.data = ProgramData(
-            quadratic, np.zeros(n), matrix, np.zeros(rows), lower, upper, self._equal_rows, self._le_rows, self._cones
+            quadratic,
+            self._cost_of[:, -1].copy(),
+            matrix,
+            np.zeros(rows),
+            lower,
+            upper,
+            self._equal_rows,
+            self._le_rows,
+            self._cones,
+            constant_cost=not self._cost_of[:, :-1].any(),
+            varying=self._rhs.varying(),
         )
-        self._known = np.append(np.zeros(program.parameter_size), 1.0)  # parameters, and 1 for what is constant
+        self._places = {
+            name: (index.size, slice(int(index[0]), int(index[-1]) + 1) if index.size else slice(0))
+            for name, index in program.parameters.items()
+        }
+        self._known = self._rhs.known  # parameters, and 1 for what is constant
+        S = self.objective_constant
+        self._constant = None if S[:-1].any() or S[-1, :-1].any() else float(S[-1, -1])
         self._load()
         self.backend: Backend = choose_backend(solver, self.data, tolerance)
 
@@ -280,11 +294,9 @@ class CompiledProgram:
 
     # -- data in force ------------------------------------------------------------------------------------------------
     def _load(self) -> None:
-        rhs = self.data.rhs
-        np.matmul(self._rhs.matrix, self._known, out=rhs)
-        for shift in self._supports.values():
-            rhs -= shift
-        np.matmul(self._cost_of, self._known, out=self.data.cost)
+        self._rhs.fill(self.data.rhs)
+        if not self.data.constant_cost:
+            self._cost_of.dot(self._known, self.data.cost)
 
     def update(self, **data: ArrayLike | UncertaintySet) -> None:
         """New sets and parameters by name, written into the compiled problem and handed to the solver.
@@ -294,7 +306,7 @@ class CompiledProgram:
         SetError, ConfigError
             See `write`.
         """
-        self.backend.update(self.write(**data))
+        self.backend.update(self._write(data))
 
     def write(self, **data: ArrayLike | UncertaintySet) -> bool:
         """New sets and parameters by name, written into `data`; returns whether the matrix changed.
@@ -306,16 +318,20 @@ class CompiledProgram:
         ConfigError
             The name is unknown or a parameter has the wrong shape.
         """
+        return self._write(data)
+
+    def _write(self, data: Mapping[str, ArrayLike | UncertaintySet]) -> bool:
         matrix_changed = False
         for name, value in data.items():
             if name in self._sets and isinstance(value, UncertaintySet):
                 matrix_changed |= self._set(name, value)
-            elif name in self.program.parameters and not isinstance(value, UncertaintySet):
-                index = self.program.parameters[name]
+            elif name in self._places and not isinstance(value, UncertaintySet):
+                size, where = self._places[name]
                 vector = np.asarray(value, float)
-                if vector.shape != index.shape or not np.all(np.isfinite(vector)):
-                    raise ConfigError(f"parameter '{name}' takes {index.size} finite numbers, got {value!r}")
-                self._known[index] = vector
+                # the square of the norm tells at once that all are finite, unless it overflows
+                if vector.shape != (size,) or not (isfinite(vector.dot(vector)) or np.isfinite(vector).all()):
+                    raise ConfigError(f"parameter '{name}' takes {size} finite numbers, got {value!r}")
+                self._known[where] = vector
             else:
                 known = ", ".join([*self._sets, *self.program.parameters])
                 raise ConfigError(f"'{name}' is no set or parameter of this program; known: {known}")
@@ -323,15 +339,15 @@ class CompiledProgram:
         return matrix_changed
 
     def _set(self, name: str, members: UncertaintySet) -> bool:
+        before = self._sets[name]
         if not self._entries.uses(name):  # only numbers depend on it: any family will do
-            if members.dim != self._sets[name].dim:
-                raise SetError(f"set '{name}' has dimension {self._sets[name].dim}, the new one {members.dim}")
+            if members.dim != before.dim:
+                raise SetError(f"set '{name}' has dimension {before.dim}, the new one {members.dim}")
             self._sets[name] = members
-            if name in self._groups:
-                self._supports[name] = self._groups[name].shift(members, self.data.rhs.size)
+            self._rhs.take(name, members)
             return False
         old = self._forms[name]
-        if isinstance(members, Box) and isinstance(self._sets[name], Box):  # one pattern for all boxes of a dimension
+        if isinstance(members, Box) and isinstance(before, Box):  # one pattern for all boxes of a dimension
             h = np.concatenate([members.upper, -members.lower])
             form = ConicForm(old.F, old.G, h, old.cones) if h.size == old.h.size else members.conic()
         else:
@@ -341,14 +357,13 @@ class CompiledProgram:
             or (a.shape == b.shape and np.array_equal(a.indptr, b.indptr) and np.array_equal(a.indices, b.indices))
             for a, b in ((form.F, old.F), (form.G, old.G))
         )
-        if not same or isinstance(members, Box) != isinstance(self._sets[name], Box):
+        if not same or isinstance(members, Box) != isinstance(before, Box):
             raise SetError(
                 f"set '{name}': one of family '{members.family}' has another pattern than the compiled one of family "
-                f"'{self._sets[name].family}'; compile again"
+                f"'{before.family}'; compile again"
             )
         self._sets[name], self._forms[name] = members, form
-        if name in self._groups:
-            self._supports[name] = self._groups[name].shift(members, self.data.rhs.size)
+        self._rhs.take(name, members)
         values = np.concatenate([form.F.data, form.G.data, form.h])
         return self._entries.refill(name, values, self.data.matrix)
 
@@ -363,7 +378,7 @@ class CompiledProgram:
         """
         began = time.perf_counter()
         if data:
-            self.update(**data)
+            self.backend.update(self._write(data))
         try:
             x, objective = self.backend.solve()
         except InfeasibleError as error:
@@ -377,12 +392,14 @@ class CompiledProgram:
                 error.status,
                 {"constraints": top, "certificate": weights},
             ) from error
-        known = self._known
+        known, constant = self._known, self._constant
+        if constant is None:
+            constant = float(known @ self.objective_constant @ known)
         return Solution(
             self.program,
             x[: self.n],
             known[:-1].copy(),
-            objective + float(known @ self.objective_constant @ known),
+            objective + constant,
             self.backend.name,
             time.perf_counter() - began,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,53 +83,84 @@ class Entries:
 
 
 class RightSide:
-    """b = B (p, 1), collected term by term from symbols that are not decisions; `matrix` is B after `compile`."""
+    """b = B (p, 1) - supports of sets in given directions, collected term by term.
+
+    The support of a box along a is max(a, 0)'upper + min(a, 0)'lower, so that with boxes all of b is linear in
+    z = (p, 1, upper, lower, ...): one product for the rows that depend on sets, one for the others.
+    """
 
     def __init__(self, parameters: int) -> None:
         self._size = parameters
         self._terms: list[tuple[int, int, float]] = []
+        self._numbers: dict[str, tuple[list[int], list[Vector]]] = {}
 
     def add(self, row: int, symbol: int, value: float) -> None:
         """Add value * symbol (a parameter, or 1 for CONSTANT) to a row."""
         self._terms.append((row, self._size if symbol == CONSTANT else -2 - symbol, value))
 
-    def compile(self, rows: int) -> None:
-        """Make the matrix of all rows."""
+    def subtract_support(self, row: int, name: str, direction: Vector) -> None:
+        """Subtract the named set's support in a direction (d,) from a row."""
+        rows, directions = self._numbers.setdefault(name, ([], []))
+        rows.append(row)
+        directions.append(direction)
+
+    def compile(self, rows: int, sets: Mapping[str, UncertaintySet]) -> None:
+        """Make the matrices of all rows; `known` is (p, 1), to be written in place."""
         row, column, value = ([t[k] for t in self._terms] for k in range(3))
-        self.matrix = np.zeros((rows, self._size + 1))
-        np.add.at(self.matrix, (np.array(row, np.int64), np.array(column, np.int64)), np.array(value, float))
+        known = self._size + 1
+        self._plain = np.zeros((rows, known))
+        np.add.at(self._plain, (np.array(row, np.int64), np.array(column, np.int64)), np.array(value, float))
+        shifted = [row for rows_of, _ in self._numbers.values() for row in rows_of]
+        self._span = slice(min(shifted, default=0), max(shifted, default=-1) + 1)
+        self._places: dict[str, tuple[slice, slice]] = {}
+        self._directions: dict[str, tuple[NDArray[np.int64], Matrix]] = {}
+        matrices, at = [self._plain[self._span]], known
+        for name, (rows_of, directions) in self._numbers.items():
+            places, along = np.array(rows_of, np.int64) - self._span.start, np.array(directions)
+            d = along.shape[1]
+            self._places[name], self._directions[name] = (slice(at, at + d), slice(at + d, at + 2 * d)), (places, along)
+            parts = np.zeros((len(matrices[0]), 2 * d))
+            np.subtract.at(parts, places, np.hstack([np.maximum(along, 0.0), np.minimum(along, 0.0)]))
+            matrices.append(parts)
+            at += 2 * d
+        self._shifted = np.hstack(matrices)
+        self._z = np.zeros(at)
+        self._z[self._size] = 1.0
+        self.known = self._z[:known]
+        self._apart: dict[str, Vector] = {}
+        for name in self._numbers:
+            self.take(name, sets[name])
 
+    def varying(self) -> NDArray[np.int32]:
+        """Rows that depend on a parameter or a set."""
+        depends = np.asarray(self._plain[:, :-1].any(axis=1))
+        for places, _ in self._directions.values():
+            depends[self._span.start + places] = True
+        return np.flatnonzero(depends).astype(np.int32)
 
-@dataclass(frozen=True)
-class Numbers:
-    """Rows whose coefficient of an uncertain vector is a number: its support moves to the right-hand side.
+    def take(self, name: str, members: UncertaintySet) -> None:
+        """The named set is another now; one of any family with the same dimension."""
+        if name not in self._places:
+            return
+        upper, lower = self._places[name]
+        if isinstance(members, Box):
+            self._z[upper] = members.upper
+            self._z[lower] = members.lower
+            if self._apart:
+                self._apart.pop(name, None)
+            return
+        self._z[upper] = self._z[lower] = 0.0
+        places, along = self._directions[name]
+        self._apart[name] = np.asarray(np.bincount(places, members.support(along), len(self._shifted)), float)
 
-    Attributes
-    ----------
-    at : (k,) rows
-    directions : (k, d) coefficients
-    sizes : (k, d) their moduli
-    """
-
-    at: NDArray[np.int64]
-    directions: Matrix
-    sizes: Matrix
-
-    @classmethod
-    def of(cls, at: NDArray[np.int64], directions: Matrix) -> Numbers:
-        """With the moduli computed once."""
-        return cls(at, directions, np.abs(directions))
-
-    def shift(self, members: UncertaintySet, rows: int) -> Vector:
-        """What the set takes from each right-hand side, (rows,)."""
-        if isinstance(members, Box):  # products instead of a checked call; one where the box is about zero
-            support = self.sizes @ members.radius
-            center = members.center()
-            if center.any():
-                support += self.directions @ center
-        else:
-            support = members.support(self.directions)
-        return np.asarray(np.bincount(self.at, support, rows), float)
+    def fill(self, out: Vector) -> None:
+        """Write b, (rows,), for the sets and the parameters in force."""
+        self._plain.dot(self.known, out)
+        if self._places:
+            shifted = out[self._span]
+            self._shifted.dot(self._z, shifted)
+            for support in self._apart.values():
+                shifted -= support
 
 
 def objective_data(objective: Objective, variables: int, parameters: int) -> tuple[sparse.csc_matrix, Matrix, Matrix]:

@@ -8,8 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from typing import NamedTuple
 
 import highspy
 import numpy as np
@@ -20,13 +19,14 @@ from rmpc_ros.errors import InfeasibleError, NumericalError, UnboundedError
 
 Vector = NDArray[np.float64]
 
+_OPTIMAL = highspy.HighsModelStatus.kOptimal
 _INFEASIBLE = highspy.HighsModelStatus.kInfeasible
 _UNBOUNDED = highspy.HighsModelStatus.kUnbounded
 _EITHER = highspy.HighsModelStatus.kUnboundedOrInfeasible
+_OK, _ERROR = highspy.HighsStatus.kOk, highspy.HighsStatus.kError
 
 
-@dataclass(frozen=True)
-class LpSolution:
+class LpSolution(NamedTuple):
     """A checked optimum.
 
     Attributes
@@ -42,9 +42,9 @@ class LpSolution:
     objective: float
     gap: float
     bound: float
-    raw: highspy.HighsSolution | None = field(repr=False)  # its lists become arrays when they are asked for
+    raw: highspy.HighsSolution | None  # its lists become arrays when they are asked for
 
-    @cached_property
+    @property
     def row_dual(self) -> Vector:
         """See the class."""
         return np.empty(0) if self.raw is None else np.array(self.raw.row_dual)
@@ -182,33 +182,36 @@ class LinearProgram:
         ------
         InfeasibleError, UnboundedError, NumericalError
         """
-        run = self.highs.run()
-        status = self.highs.getModelStatus()
-        word = self.highs.modelStatusToString(status)
-        if status == _EITHER:  # presolve could not tell which: ask the simplex method
-            self.highs.setOptionValue("presolve", "off")
-            self.highs.run()
-            status = self.highs.getModelStatus()
-            word = self.highs.modelStatusToString(status)
-            self.highs.setOptionValue("presolve", "choose")
+        highs = self.highs
+        run = highs.run()
+        if run == _ERROR or highs.getModelStatus() != _OPTIMAL:
+            self._without_optimum(run)
+        solution = highs.getSolution()
+        known, violation = highs.getInfoValue("max_primal_infeasibility")  # the whole info is slow to copy
+        if known != _OK or not violation <= self.tolerance * 10:
+            raise NumericalError(f"HiGHS reports an optimum that violates its rows by {violation:.2e}", "Optimal")
+        x = np.fromiter(solution.col_value, float, self._cost.size)
+        objective = highs.getObjectiveValue()
+        if not self._mixed:
+            return LpSolution(x, objective, 0.0, objective, solution)
+        info = highs.getInfo()
+        return LpSolution(x, objective, float(info.mip_gap), float(info.mip_dual_bound), None)
+
+    def _without_optimum(self, run: highspy.HighsStatus) -> None:
+        """Name the reason; returns only where a second run finds the optimum after all."""
+        highs = self.highs
+        if highs.getModelStatus() == _EITHER:  # presolve could not tell which: ask the simplex method
+            highs.setOptionValue("presolve", "off")
+            highs.run()
+            highs.setOptionValue("presolve", "choose")
+        status = highs.getModelStatus()
+        word = highs.modelStatusToString(status)
         if status == _INFEASIBLE:
             raise InfeasibleError("the linear program has no feasible point", word)
         if status in (_UNBOUNDED, _EITHER):
             raise UnboundedError("the linear program is unbounded", word)
-        if run == highspy.HighsStatus.kError or status != highspy.HighsModelStatus.kOptimal:
+        if run == _ERROR or status != _OPTIMAL:
             raise NumericalError(f"HiGHS stopped with '{word}'", word)
-        solution = self.highs.getSolution()
-        known, violation = self.highs.getInfoValue("max_primal_infeasibility")  # the whole info is slow to copy
-        if known != highspy.HighsStatus.kOk or not violation <= self.tolerance * 10:
-            raise NumericalError(f"HiGHS reports an optimum that violates its rows by {violation:.2e}", word)
-        objective = float(self.highs.getObjectiveValue())
-        return LpSolution(
-            x=np.array(solution.col_value),
-            objective=objective,
-            gap=float(self.highs.getInfo().mip_gap) if self._mixed else 0.0,
-            bound=float(self.highs.getInfo().mip_dual_bound) if self._mixed else objective,
-            raw=None if self._mixed else solution,
-        )
 
 
 def _filled(values: ArrayLike, size: int) -> Vector:

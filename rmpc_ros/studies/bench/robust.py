@@ -8,20 +8,22 @@ state and half-widths as parameters and its fastest installed solver; rsome has 
 
 "bare" is the solver alone: a second solver object that gets the same sequence of ready-made arrays (nothing is
 computed, nothing checked) and starts from the same point: PIQP cold, as it always does, HiGHS from its last basis.
-All times are processor time of this process, solver and Python together: machines are shared.
+Blocks of states take turns, ours and bare; a ratio is the median over the blocks, so that what else the machine does
+slows both alike. All times are processor time of this process, solver and Python together.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cvxpy as cp
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from rmpc_ros.errors import ConfigError, SolverError
 from rmpc_ros.mpc.feedback import AffineFeedback
@@ -35,6 +37,8 @@ from rmpc_ros.sets.box import Box
 from rmpc_ros.studies.bench.step import fill, milliseconds, system
 from rmpc_ros.studies.registry import Settings, Study
 
+Vector = NDArray[np.float64]
+Given = tuple[Vector, Box]  # a state and a set
 STATE_LIMIT, INPUT_LIMIT, RADIUS = 0.8, 1.0, 0.02
 TARGET = 0.7  # beyond what the tubes leave, so that limits act
 FORMS = ("fixed", "toeplitz", "full")
@@ -160,6 +164,59 @@ def processor_ms(call: Callable[[], object]) -> float:
     return 1e3 * (time.process_time() - start)
 
 
+@dataclass(frozen=True)
+class _Pairs:
+    """Processor times in ms, ours and the bare solver's on the same data, (states,) by block of states."""
+
+    ours: list[Vector]
+    bare: list[Vector]
+
+    def medians(self) -> tuple[float, float]:
+        """Of all states."""
+        return float(np.median(np.concatenate(self.ours))), float(np.median(np.concatenate(self.bare)))
+
+    def ratio(self) -> float:
+        """Median over the blocks of the ratio of the block's sums; the first block warms up."""
+        ratios = [o.sum() / b.sum() for o, b in zip(self.ours, self.bare, strict=True) if o.size]
+        return float(np.median(ratios[1:] if len(ratios) > 1 else ratios))
+
+
+def measure(
+    program: CompiledProgram, twin: CompiledProgram, blocks: Sequence[Sequence[Given]]
+) -> tuple[_Pairs, _Pairs]:
+    """New set and new state, ours and bare: blocks in turns, so that a loaded machine slows both alike.
+
+    Both solvers get the same data in the same order, so each starts from the same point. What the bare solver is given
+    is computed just before its own call, so that caches are as for ours. Infeasible data drop out for both.
+    """
+
+    def ours(given: Given) -> tuple[float, float]:
+        def solve(**data: Any) -> float:
+            start = time.process_time()
+            try:
+                program.solve(**data)
+            except SolverError:
+                return np.nan
+            return 1e3 * (time.process_time() - start)
+
+        state, members = given
+        return solve(x0=state, noise=members), solve(x0=0.95 * state)
+
+    def bare(given: Given) -> tuple[float, float]:
+        state, members = given
+        new_set = processor_ms(bare_call(twin, x0=state, noise=members))
+        return new_set, processor_ms(bare_call(twin, x0=0.95 * state))
+
+    sets, states = _Pairs([], []), _Pairs([], [])
+    for k, block in enumerate(blocks):
+        both = {call: np.array([call(given) for given in block]) for call in ((ours, bare) if k % 2 else (bare, ours))}
+        solved = np.all(np.isfinite(both[ours]), axis=1)
+        for column, pairs in enumerate((sets, states)):
+            pairs.ours.append(both[ours][solved, column])
+            pairs.bare.append(both[bare][solved, column])
+    return sets, states
+
+
 def _one(settings: Settings, N: int, form: str, cost: str) -> dict[str, Any]:
     rng = np.random.default_rng(settings["seed"])
     horizon = horizon_of(settings["seed"], N)
@@ -167,77 +224,89 @@ def _one(settings: Settings, N: int, form: str, cost: str) -> dict[str, Any]:
     program = ours(horizon, form, cost)
     compile_ms = 1e3 * (time.process_time() - began)
     twin = ours(horizon, form, cost)
-    names = [n for n in (("PIQP", "CLARABEL") if cost == "quadratic" else ("HIGHS", "CLARABEL"))]
-    names = [n for n in names if n in cp.installed_solvers()] if settings["cvxpy_states"] else []
-    twins = {name: with_cvxpy(horizon, form, cost) for name in names}
+    nx = horizon.A.shape[0]
+
+    def draw() -> Given:
+        radius = np.asarray(RADIUS * rng.uniform(0.5, 1.0, N * nx))
+        return np.asarray(rng.uniform(-0.5, 0.5, nx)), Box(-radius, radius)
+
     large = settings["horizons"][0] < N
     states = settings["large_states"] if large else settings["states"]
-    states *= 4 if form == "fixed" else 1  # a fraction of a millisecond each
-    peers = min(settings["large_peer_states"], states) if large else states
-    cvxpy_states, rsome_states = min(settings["cvxpy_states"], peers), min(settings["rsome_states"], peers)
-    moments = ("new_set", "bare_new_set", "new_state", "bare_new_state", "rsome", *names)
-    times: dict[str, list[float]] = {name: [] for name in moments}
-    difference, tries = 0.0, 0
-    nx = horizon.A.shape[0]
-    while len(times["new_set"]) < states:
-        tries += 1
-        state = np.asarray(rng.uniform(-0.5, 0.5, nx))
-        radius = np.asarray(RADIUS * rng.uniform(0.5, 1.0, N * nx))
-        members = Box(-radius, radius)
-        # ours and bare start from the same data: those of the state before
-        bare = bare_call(twin, x0=state, noise=members)
-        bare_ms = processor_ms(bare)
-        try:
-            start = time.process_time()
-            value = program.solve(x0=state, noise=members).objective
-            ours_ms = 1e3 * (time.process_time() - start)
-        except SolverError:
-            if tries > 20 * states:
-                raise
-            continue
-        times["new_set"].append(ours_ms)
-        times["bare_new_set"].append(bare_ms)
-        times["bare_new_state"].append(processor_ms(bare_call(twin, x0=0.95 * state)))
-        times["new_state"].append(processor_ms(partial(program.solve, x0=0.95 * state)))
-        if len(times["new_set"]) <= cvxpy_states:
-            for name, (problem, x0, r) in twins.items():
-                x0.value, r.value = state, radius
-                times[name].append(processor_ms(partial(problem.solve, solver=name, warm_start=True)))
-                difference = max(difference, abs(problem.value - value) / (1 + abs(value)))
-        if cost == "linear" and form != "toeplitz" and len(times["new_set"]) <= rsome_states:
-            start = time.process_time()
-            theirs = with_rsome(horizon, form, state, radius)
-            times["rsome"].append(1e3 * (time.process_time() - start))
-            difference = max(difference, abs(theirs - value) / (1 + abs(value)))
-    median = {name: float(np.median(v[1:] if len(v) > 1 else v)) for name, v in times.items() if v}
-    best = min((n for n in names if n in median), key=lambda n: median[n], default=None)
+    states *= 10 if form == "fixed" else 1  # a fraction of a millisecond each
+    size = max(1, states // 20)
+    sets, moved = measure(program, twin, [[draw() for _ in range(size)] for _ in range(-(-states // size))])
+    (set_ms, bare_set_ms), (state_ms, bare_state_ms) = sets.medians(), moved.medians()
     out: dict[str, Any] = {
         **program.sizes,
         "solver": program.backend.name,
-        "states": states,
+        "states": int(sum(block.size for block in sets.ours)),
+        "blocks": len(sets.ours),
         "compile_ms": compile_ms,
-        "new_set_ms": median["new_set"],
-        "bare_new_set_ms": median["bare_new_set"],
-        "new_set_over_bare": _ratio(times["new_set"], times["bare_new_set"]),
-        "new_state_ms": median["new_state"],
-        "bare_new_state_ms": median["bare_new_state"],
-        "new_state_over_bare": _ratio(times["new_state"], times["bare_new_state"]),
-        "largest_relative_difference": difference,
+        "new_set_ms": set_ms,
+        "bare_new_set_ms": bare_set_ms,
+        "new_set_over_bare": sets.ratio(),
+        "new_state_ms": state_ms,
+        "bare_new_state_ms": bare_state_ms,
+        "new_state_over_bare": moved.ratio(),
     }
+    return out | _peers(
+        settings, horizon, (form, cost), program, draw, settings["large_peer_states"] if large else None
+    )
+
+
+def _peers(
+    settings: Settings,
+    horizon: LinearHorizon,
+    kind: tuple[str, str],
+    program: CompiledProgram,
+    draw: Callable[[], Given],
+    most: int | None,
+) -> dict[str, Any]:
+    """Cvxpy and rsome on the first data that have a solution: their times and the largest difference."""
+    form, cost = kind
+    counts = {name: settings[f"{name}_states"] for name in ("cvxpy", "rsome")}
+    counts = counts if most is None else {name: min(count, most) for name, count in counts.items()}
+    if cost == "quadratic" or form == "toeplitz":
+        counts["rsome"] = 0
+    names = ("PIQP", "CLARABEL") if cost == "quadratic" else ("HIGHS", "CLARABEL")
+    usable = [name for name in names if name in cp.installed_solvers()] if counts["cvxpy"] else []
+    twins = {name: with_cvxpy(horizon, form, cost) for name in usable}
+    times: dict[str, list[float]] = {name: [] for name in ("ours", "rsome", *usable)}
+    difference = 0.0
+    tries = 0
+    while len(times["ours"]) < max(counts.values()):
+        tries += 1
+        state, members = draw()
+        start = time.process_time()
+        try:
+            value = program.solve(x0=state, noise=members).objective
+        except SolverError:
+            if tries > 20 * max(counts.values()):
+                raise
+            continue
+        times["ours"].append(1e3 * (time.process_time() - start))
+        if len(times["ours"]) <= counts["cvxpy"]:
+            for name, (problem, x0, r) in twins.items():
+                x0.value, r.value = state, members.radius
+                times[name].append(processor_ms(partial(problem.solve, solver=name, warm_start=True)))
+                difference = max(difference, abs(problem.value - value) / (1 + abs(value)))
+        if len(times["ours"]) <= counts["rsome"]:
+            start = time.process_time()
+            theirs = with_rsome(horizon, form, state, members.radius)
+            times["rsome"].append(1e3 * (time.process_time() - start))
+            difference = max(difference, abs(theirs - value) / (1 + abs(value)))
+    median = {name: float(np.median(v[1:] if len(v) > 1 else v)) for name, v in times.items() if v}
+    best = min((n for n in usable if n in median), key=lambda n: median[n], default=None)
+    out: dict[str, Any] = {"largest_relative_difference": difference}
     if best is not None:
         out |= {
             "cvxpy_ms": median[best],
             "cvxpy_solver": best,
-            "times_faster_than_cvxpy": median[best] / median["new_set"],
+            "times_faster_than_cvxpy": median[best] / median["ours"],
         }
     if "rsome" in median:
-        out |= {"rsome_ms": median["rsome"], "times_faster_than_rsome": median["rsome"] / median["new_set"]}
+        out |= {"rsome_ms": median["rsome"], "times_faster_than_rsome": median["rsome"] / median["ours"]}
     return out
-
-
-def _ratio(ours_ms: list[float], bare_ms: list[float]) -> float:
-    """Median of the ratios of the pairs; the first pair warms up."""
-    return float(np.median(np.divide(ours_ms, bare_ms)[1:]))
 
 
 def _control_loop(settings: Settings, form: str, N: int) -> dict[str, Any]:
