@@ -6,7 +6,7 @@
 
 All live the same campaigns of the simulated plant (never do this to a real one), under the plant file's limits and
 under close ones just outside the invariant boxes, as economics would have them. An exploring policy (random actions,
-what training does) is counted beside the learned one.
+what training does) is counted beside the learned one; with `weights` it moves economic and terminal weights too.
 """
 
 from __future__ import annotations
@@ -147,6 +147,7 @@ def _compare(case: LearningCase, policy: Policy, settings: Settings) -> dict[str
     half = np.minimum(upper - linear.steady_input, linear.steady_input - lower)
     direct = direct_targets(case, targets)
     whole = np.diag(half / case.learning.actions.span)
+    moves = case.learning.actions.bounded() if settings["weights"] else LEAST_MOVES
     out: dict[str, Any] = {}
     for kind in ("learned", "exploring"):
         rows: dict[str, list[Outcome]] = {"mpc": [], "wishes": [], "inputs": []}
@@ -158,7 +159,7 @@ def _compare(case: LearningCase, policy: Policy, settings: Settings) -> dict[str
                     ("wishes", wishes, direct),
                     ("inputs", inputs, direct),
                 ):
-                    act = _learned(policy) if kind == "learned" else _random(seed, len(case.agents))
+                    act = _learned(policy) if kind == "learned" else _random(seed, len(case.agents), len(moves))
                     rows[name].append(live(case, reach, model, act, seed, harsh))
         out[kind] = {
             name: {
@@ -192,12 +193,12 @@ def _learned(policy: Policy) -> Act:
     return lambda observations, campaigns: arranged(policy.act(observations), policy.moves)
 
 
-def _random(seed: int, agents: int) -> Act:
+def _random(seed: int, agents: int, actions: int) -> Act:
     generator = np.random.default_rng([47, seed])
 
     def act(observations: Array, campaigns: Campaigns) -> Array:
         del campaigns
-        return generator.uniform(-1.0, 1.0, (len(observations), agents, len(LEAST_MOVES)))
+        return generator.uniform(-1.0, 1.0, (len(observations), agents, actions))
 
     return act
 
@@ -228,6 +229,7 @@ STUDY = Study(
         "temperature": 1.2,
         "fraction": 0.06,
         "seed": 0,
+        "weights": False,
     },
     run,
     table,
