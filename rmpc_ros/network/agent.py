@@ -20,21 +20,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rmpc_ros.errors import ConfigError, DataError, PromiseError, SolverError
-from rmpc_ros.mpc.backup import BackupPlan, PlanFollower, memory_as_state_feedback
+from rmpc_ros.mpc.backup import PlanFollower
 from rmpc_ros.mpc.fixed import FixedFeedback
 from rmpc_ros.mpc.local import LocalPlan, Matrix, Vector
 from rmpc_ros.mpc.soft import SoftBackup
 from rmpc_ros.network.agent_design import AgentDesign
-from rmpc_ros.network.commitment import check_standing
+from rmpc_ros.network.announcement import backup_plan, exceeds, narrowed, promise_of, widened
+from rmpc_ros.network.commitment import TOLERANCE
 from rmpc_ros.network.decision import Decision, Mode, StepReport
 from rmpc_ros.network.forecast import ForecastSet
 from rmpc_ros.network.negotiation import Negotiation
-from rmpc_ros.network.proposal import Held
+from rmpc_ros.network.neighbourhood import Neighbourhood
 from rmpc_ros.network.residual_set import ResidualMean, ResidualSet
 from rmpc_ros.network.set_in_force import SetInForce
+from rmpc_ros.network.setpoint import check_target, shown
 from rmpc_ros.sets.base import UncertaintySet
 
-TOLERANCE = 1e-6  # of a promise, relative to the terminal half-width
 NOTICED = 1e-3  # change of a target, relative to the terminal half-width
 LARGEST_WEIGHT = 1e3  # factor of the terminal weight, and its inverse: beyond, the solver's tolerance would be felt
 
@@ -65,7 +66,7 @@ class Agent:
         self.controller = design.build_controller()
         self._backup = SoftBackup(design.build_fixed())
         self._promise: ForecastSet | None = None
-        self._neighbours: dict[str, Held] = {}
+        self.neighbourhood = Neighbourhood(design)
         self.negotiation = Negotiation(design, followers, self._backup.hard)
         self._follower: PlanFollower | None = None
         self._certified = False  # whether the follower's plan keeps the promise, whatever the neighbours do in theirs
@@ -99,23 +100,14 @@ class Agent:
                     f"agent '{own.agent}' promises {', '.join(own.names)}"
                 )
             own = promise
-        held = self._neighbours if promise is not None else {}
         self._promise, self._announced = own, own.iteration
         self._follower, self._certified = None, False
         self._seen, self.aim = None, None
         self.negotiation.begin(own)
-        known: dict[str, tuple[ForecastSet, ...]] = {}
-        for proposal in acknowledged:
-            known[proposal.agent] = (*known.get(proposal.agent, ()), proposal)
-        # Standing sets hold from step 0 on: a neighbour that died before this step is believed in what it said last.
-        self._neighbours = {
-            name: held.get(name) or Held(neighbour.terminal_promise(0, self.design.period), known.get(name, ()))
-            for name, neighbour in self.design.neighbours.items()
-        }
+        self.neighbourhood.begin(acknowledged, forget=promise is None)
         self._restart_reason = ""
-        newest = max((other.iteration for other in held.values()), default=0)
-        if newest > self.epoch:
-            self._start_afresh(newest, "a neighbour started afresh with larger sets")
+        if self.neighbourhood.newest_epoch > self.epoch:
+            self._start_afresh(self.neighbourhood.newest_epoch, "a neighbour started afresh with larger sets")
         return own
 
     def receive(self, forecast: ForecastSet) -> None:
@@ -132,31 +124,19 @@ class Agent:
             if forecast.acknowledged_agent == self.design.name:
                 self.negotiation.proposer.acknowledged(forecast)
             return
-        if forecast.agent not in self.design.neighbours:
-            known = ", ".join(self.design.neighbours) or "none"
-            raise PromiseError(
-                f"'{forecast.agent}' is not a neighbour of '{self.design.name}'; its neighbours are {known}"
-            )
-        held = self._neighbours[forecast.agent]
+        self.neighbourhood.receive(forecast)
         if forecast.kind == "proposal":
-            self._neighbours[forecast.agent] = held.offered(forecast)
             return
-        new_epoch = forecast.iteration > held.iteration  # within one it lies inside the promise before
-        held = held.heard(forecast, TOLERANCE)
-        if new_epoch:
-            neighbour = self.design.neighbours[forecast.agent]
-            check_standing(forecast, neighbour.center, neighbour.terminal * neighbour.scale, TOLERANCE)
         if forecast.iteration > self.epoch:
             self._start_afresh(forecast.iteration, f"'{forecast.agent}' started afresh with larger sets")
         self._seen = None
-        self._neighbours[forecast.agent] = held
 
     def speak(self, decision: Decision) -> list[ForecastSet]:
         """What to send beside a decision's commitment, once that is in force and on disk with all of `acknowledged`.
 
         Acknowledgements of neighbours' proposals, and an own proposal where the promise binds after a change of target.
         """
-        spoken = self.negotiation.answers(self._neighbours, decision.forecast)
+        spoken = self.negotiation.answers(self.neighbourhood.held, decision.forecast)
         if decision.mode == "optimal":
             proposal = self.negotiation.proposal(decision.forecast, self.design, self.controller)
             spoken += [proposal] if proposal is not None else []
@@ -164,7 +144,7 @@ class Agent:
 
     def acknowledged(self) -> list[ForecastSet]:
         """Neighbours' unsettled proposals that this agent has acknowledged, or will in `speak`."""
-        return self.negotiation.acknowledged(self._neighbours)
+        return self.negotiation.acknowledged(self.neighbourhood.held)
 
     def set_target(self, x_ref: Vector, u_ref: Vector) -> None:
         """Move what the controller aims for, between steps; promises and limits stay as they are.
@@ -180,17 +160,7 @@ class Agent:
             Wrong shape, not finite or outside these bounds: the target in force stays.
         """
         design = self.design
-        if x_ref.shape != (design.nx,) or u_ref.shape != (design.nu,):
-            raise DataError(
-                f"target of agent '{design.name}' has shapes {x_ref.shape} and {u_ref.shape}; "
-                f"({design.nx},) and ({design.nu},) are needed"
-            )
-        values = np.concatenate([x_ref, u_ref - design.model.K @ x_ref])
-        if not np.all(np.abs(values) <= design.terminal * (1 + TOLERANCE)):  # also refuses NaN
-            raise DataError(
-                f"target of agent '{design.name}' = {_shown(values)} (states, law deviations; normalised) is outside "
-                f"the certified +-{_shown(design.terminal)}"
-            )
+        values = check_target(design, x_ref, u_ref)
         moved = values - np.concatenate([design.x_ref, design.u_ref - design.model.K @ design.x_ref])
         if np.any(np.abs(moved) > NOTICED * design.terminal):
             self.negotiation.target_moved()
@@ -316,13 +286,13 @@ class Agent:
         # 5. Input, new promise, plan for the actuator side.
         if plan is not None:
             self._promise = self._announce(step, plan, lower, upper, mode)
-            backup_plan = self._backup_plan(step, state, plan)
-            self._follower, self._certified = PlanFollower(backup_plan), mode in ("optimal", "certified")
+            running = backup_plan(design, step, state, plan)
+            self._follower, self._certified = PlanFollower(running), mode in ("optimal", "certified")
             self.disturbance.grown = False
         else:
             assert self._follower is not None
-            self._promise = self._shifted_promise(step, x, lower, upper)
-            backup_plan = self._follower.plan
+            self._promise = promise_of(design, step, x, lower, upper, self.epoch)  # the old one, one step on
+            running = self._follower.plan
         u = self._follower.input(step, state)
         self._last_input = (u - design.steady_input) / design.scale[design.nx :]
         self._announced, self._restart_reason = self.epoch, ""
@@ -339,7 +309,7 @@ class Agent:
             reason,
         )
         self._promise = self.negotiation.proposer.sign(self._promise)
-        return Decision(step, mode, u, self._promise, backup_plan, report)
+        return Decision(step, mode, u, self._promise, running, report)
 
     def look(
         self, step: int, state: Vector | None, neighbour_states: Mapping[str, Vector] | None = None
@@ -361,10 +331,13 @@ class Agent:
         kept = promise.contains(step, design.coordinates(state), TOLERANCE)
         if not kept:
             self.disturbance.give_up(f"the promise for step {step} was broken")
-            self._start_afresh(self.epoch + 1, f"the state {_shown(state)} left the promised set")
+            self._start_afresh(self.epoch + 1, f"the state {shown(state)} left the promised set")
 
         # 2. What the neighbours promised for t = step .. step+N-1, and their states where they were received.
-        self._neighbour_sets(step, neighbour_states or {}, data.zeta, data.radius)
+        states = neighbour_states or {}
+        for name in self.neighbourhood.outside(step, states):
+            self._start_afresh(self.epoch + 1, f"'{name}' is outside the set it promised")
+        self.neighbourhood.fill(step, states, data.zeta, data.radius)
 
         # 3. My own promise for t = step+1 .. step+N, larger where all have agreed; the new last step is free inside the
         # invariant box.
@@ -404,46 +377,13 @@ class Agent:
         data, aim = self.controller.data, self.aim
 
         def fill(offered: frozenset[str]) -> None:
-            self._fill(step, states, data.zeta, data.radius, offered)
+            self.neighbourhood.fill(step, states, data.zeta, data.radius, offered)
 
         def solve() -> LocalPlan:
             self.aim = aim
             return self._solve(x)
 
-        return self.negotiation.solve(step, self._neighbours, data, fill, solve)
-
-    def _neighbour_sets(self, step: int, states: Mapping[str, Vector], zeta: Matrix, radius: Matrix) -> None:
-        """Compare what was measured of the neighbours with what they promised; fill centres and half-widths (N, ng)."""
-        for name, neighbour in self.design.neighbours.items():
-            promise = self._neighbours[name]
-            measured = states.get(name)
-            if measured is not None and np.all(np.isfinite(measured)):
-                values = neighbour.coordinates(measured)
-                if not promise.contains(step, values, TOLERANCE):
-                    self._start_afresh(self.epoch + 1, f"'{name}' is outside the set it promised")
-                    # Still of its old epoch: whatever it declares next is believed.
-                    standing = neighbour.terminal_promise(step, self.design.period, promise.iteration)
-                    self._neighbours[name] = replace(promise, newest=standing)
-        self._fill(step, states, zeta, radius)
-
-    def _fill(
-        self,
-        step: int,
-        states: Mapping[str, Vector],
-        zeta: Matrix,
-        radius: Matrix,
-        offered: frozenset[str] = frozenset(),
-    ) -> None:
-        """Fill centres and half-widths (N, ng) of everything the neighbours promised, and some have `offered`."""
-        for name, neighbour in self.design.neighbours.items():
-            center, scale = self._neighbours[name].window(step, self.design.horizon, name in offered)
-            neighbour.normalise_into(center, scale, zeta, radius)
-            measured = states.get(name)
-            if measured is not None and np.all(np.isfinite(measured)):
-                values = neighbour.coordinates(measured)
-                n = len(values)
-                zeta[0, neighbour.columns.start : neighbour.columns.start + n] = neighbour.normalise_states(values)
-                radius[0, neighbour.columns.start : neighbour.columns.start + n] = 0.0
+        return self.negotiation.solve(step, self.neighbourhood.held, data, fill, solve)
 
     def _bounds(self, step: int) -> tuple[Matrix, Matrix]:
         """The own promise as bounds of the problem, (N+1, nx+nu)."""
@@ -478,20 +418,12 @@ class Agent:
         law = self._law_plan()
         box = self.design.terminal
         inside = self.design.in_invariant_box(x)  # there the law keeps the input limits
-        if inside and not self._excess(law, np.maximum(lower, -box), np.minimum(upper, box)):
+        if inside and not exceeds(self.design, law, np.maximum(lower, -box), np.minimum(upper, box)):
             return law, "certified", error.status, f"{why}; following the backup law"
         try:
             return self._backup.solve(), "backup", error.status, why
         except SolverError as second:
             return law, "safe", second.status, f"{why}; backup controller: {second}"
-
-    def _excess(self, plan: LocalPlan, lower: Matrix, upper: Matrix) -> bool:
-        """Whether a plan's tube leaves bounds (N+1, nx+nu) on its states 1..N or its deviations 0..N-1."""
-        nx, room = self.design.nx, TOLERANCE * self.design.terminal
-        low, high = plan.reach()
-        below = np.hstack([lower[1:, :nx], lower[:-1, nx:]]) - low
-        above = high - np.hstack([upper[1:, :nx], upper[:-1, nx:]])
-        return bool(np.any(below > room) or np.any(above > room))
 
     def _law_plan(self) -> LocalPlan:
         """The backup law alone (c = 0), with the data in force."""
@@ -501,52 +433,14 @@ class Agent:
 
     def _announce(self, step: int, plan: LocalPlan, lower: Matrix, upper: Matrix, mode: Mode) -> ForecastSet:
         """New promise: tube plus margin, cut to the old promise; larger only in a new epoch."""
-        design, nx, epoch = self.design, self.design.nx, self.epoch
-        new_lower, new_upper = lower.copy(), upper.copy()
-        room_x, room_c = design.margin * design.terminal[:nx], design.margin * design.terminal[nx:]
-        low, high = plan.reach()
-        tube_lower, tube_upper, c_lower, c_upper = low[:, :nx], high[:, :nx], low[:, nx:], high[:, nx:]
-        if mode in ("backup", "safe"):  # what is true counts, not what was wanted
-            new_lower[1:, :nx] = np.minimum(tube_lower, lower[1:, :nx])
-            new_upper[1:, :nx] = np.maximum(tube_upper, upper[1:, :nx])
-            new_lower[:-1, nx:] = np.minimum(c_lower, lower[:-1, nx:])
-            new_upper[:-1, nx:] = np.maximum(c_upper, upper[:-1, nx:])
-            if epoch == self._announced and self._excess(plan, lower, upper):
+        epoch = self.epoch
+        if mode in ("backup", "safe"):
+            if epoch == self._announced and exceeds(self.design, plan, lower, upper):
                 epoch += 1  # without one the neighbours refuse what is larger and go on with what is not true
-        elif all(promise.iteration >= self.epoch for promise in self._neighbours.values()):
-            new_lower[1:, :nx] = np.maximum(lower[1:, :nx], tube_lower - room_x)
-            new_upper[1:, :nx] = np.minimum(upper[1:, :nx], tube_upper + room_x)
-            new_lower[:-1, nx:] = np.maximum(lower[:-1, nx:], c_lower - room_c)
-            new_upper[:-1, nx:] = np.minimum(upper[:-1, nx:], c_upper + room_c)
-        new_lower[0, :nx] = new_upper[0, :nx] = plan.x[0]
-        return design.forecast(step, new_lower, new_upper, epoch)
-
-    def _shifted_promise(self, step: int, x: Vector, lower: Matrix, upper: Matrix) -> ForecastSet:
-        """The old promise one step on, with the invariant box appended."""
-        lower, upper = lower.copy(), upper.copy()
-        lower[0, : self.design.nx] = upper[0, : self.design.nx] = x
-        return self.design.forecast(step, lower, upper, self.epoch)
-
-    def _backup_plan(self, step: int, state: Vector, plan: LocalPlan) -> BackupPlan:
-        """The plan as feedback on the measured state, in physical units."""
-        design = self.design
-        memory = np.zeros((0, 0, design.nu, design.nx))
-        if plan.M.shape[0]:
-            memory = memory_as_state_feedback(plan.M, design.model.A, design.model.B)
-        nominal = plan.v + plan.x[:-1] @ design.model.K.T
-        states = design.physical_states(plan.x)
-        states[0] = state
-        return BackupPlan(
-            step,
-            design.physical_inputs(nominal),
-            states,
-            design.physical_gain(design.model.K),
-            design.physical_gain(memory),
-            design.steady_state,
-            design.steady_input,
-            design.input_lower,
-            design.input_upper,
-        )
+            lower, upper = widened(self.design, plan, lower, upper)
+        elif self.neighbourhood.all_in(epoch):
+            lower, upper = narrowed(self.design, plan, lower, upper)
+        return promise_of(self.design, step, plan.x[0], lower, upper, epoch)
 
     def _share(self) -> Vector:
         """Upper limits (nu,) of this step's normalised inputs by shares of a resource, where the header would cut."""
@@ -583,7 +477,7 @@ class Agent:
         if self._follower is None:
             self.controller.data.x[:] = 0.0  # the law about the steady state, whatever was measured before
             rest = self._law_plan()
-            self._follower = PlanFollower(self._backup_plan(step, design.steady_state, rest))
+            self._follower = PlanFollower(backup_plan(design, step, design.steady_state, rest))
         missing = {name: float("nan") for name in design.margins(design.steady_state, u)}
         report = StepReport(
             "safe",
@@ -598,7 +492,3 @@ class Agent:
         )
         self._promise = self.negotiation.proposer.sign(self._promise)
         return Decision(step, "safe", u, self._promise, self._follower.plan, report)
-
-
-def _shown(values: Vector) -> str:
-    return "(" + ", ".join(f"{v:.5g}" for v in values) + ")"

@@ -12,6 +12,7 @@ import numpy as np
 from rmpc_ros.errors import PromiseError
 from rmpc_ros.network.forecast import ForecastSet
 
+TOLERANCE = 1e-6  # of a promise between agents, relative to the terminal half-width
 LARGEST_JUMP = 2**20  # of an epoch at once: everybody follows the newest one, so a damaged number must not become it
 
 

@@ -38,6 +38,7 @@ from rmpc_ros.mpc.local import LocalPlan, Vector
 from rmpc_ros.mpc.pid_bank import Bank, PidBank, PidMpcBank
 from rmpc_ros.network.agent import Agent, Seen
 from rmpc_ros.network.agent_design import AgentDesign
+from rmpc_ros.network.announcement import law_for_ever, promise_of
 from rmpc_ros.network.decision import CONTROLLERS, Decision, StepReport
 from rmpc_ros.network.forecast import ForecastSet
 from rmpc_ros.network.loop_design import design_loops, reach
@@ -382,12 +383,12 @@ class LadderAgent(Agent):
         design, step = self.design, seen.step
         self._seen, self.aim = None, None
         if self.design.in_invariant_box(seen.x):
-            self.negotiation.bear_all(step, self._neighbours)
+            self.negotiation.bear_all(step, self.neighbourhood.held)
         else:
             self.negotiation.bear_nothing()
         reason = "; ".join(part for part in (self._restart_reason, why) if part)
-        self._promise = self._shifted_promise(step, seen.x, seen.lower, seen.upper)
-        plan = self._law_for_ever(step, state)
+        self._promise = promise_of(design, step, seen.x, seen.lower, seen.upper, self.epoch)
+        plan = law_for_ever(design, step, state)  # what the actuator side runs while the agent is silent
         self._follower, self._certified = PlanFollower(plan), False
         self._announced, self._restart_reason = self.epoch, ""
         physical = np.clip(design.physical_inputs(u), design.input_lower, design.input_upper)
@@ -413,21 +414,6 @@ class LadderAgent(Agent):
         reason = f"{decision.report.reason}; {self._in_charge} holds its last input"
         margins = self.design.margins(np.full(self.design.nx, np.nan), u)
         return replace(decision, input=u, report=replace(decision.report, reason=reason, margins=margins))
-
-    def _law_for_ever(self, step: int, state: Vector) -> BackupPlan:
-        """What the actuator side runs while the agent is silent: the backup law, which keeps the invariant box."""
-        design = self.design
-        return BackupPlan(
-            step,
-            np.zeros((0, design.nu)),
-            state[None],
-            design.physical_gain(design.model.K),
-            np.zeros((0, 0, design.nu, design.nx)),
-            design.steady_state,
-            design.steady_input,
-            design.input_lower,
-            design.input_upper,
-        )
 
     # -- units --------------------------------------------------------------------------------------------------------
     def _normalised(self, values: Vector) -> Vector:

@@ -10,6 +10,34 @@ import numpy as np
 
 from rmpc_ros.errors import DataError
 from rmpc_ros.network.agent_design import AgentDesign, Vector
+from rmpc_ros.network.commitment import TOLERANCE
+
+
+def check_target(design: AgentDesign, x_ref: Vector, u_ref: Vector) -> Vector:
+    """A target's quantities (nx+nu,), states and law deviations, normalised.
+
+    Raises
+    ------
+    DataError
+        Wrong shape, not finite, or outside the invariant box or the authority.
+    """
+    if x_ref.shape != (design.nx,) or u_ref.shape != (design.nu,):
+        raise DataError(
+            f"target of agent '{design.name}' has shapes {x_ref.shape} and {u_ref.shape}; "
+            f"({design.nx},) and ({design.nu},) are needed"
+        )
+    values = np.concatenate([x_ref, u_ref - design.model.K @ x_ref])
+    if not np.all(np.abs(values) <= design.terminal * (1 + TOLERANCE)):  # also refuses NaN
+        raise DataError(
+            f"target of agent '{design.name}' = {shown(values)} (states, law deviations; normalised) is outside "
+            f"the certified +-{shown(design.terminal)}"
+        )
+    return values
+
+
+def shown(values: Vector) -> str:
+    """Numbers in a message."""
+    return "(" + ", ".join(f"{v:.5g}" for v in values) + ")"
 
 
 def target_of(design: AgentDesign, states: Vector) -> tuple[Vector, Vector]:

@@ -43,9 +43,9 @@ class UnprotectedAgent(Agent):
 
     def receive(self, forecast: ForecastSet) -> None:
         """Believe the newest announcement."""
-        held = self._neighbours[forecast.agent]
+        held = self.neighbourhood.held[forecast.agent]
         if forecast.step >= held.newest.step:
-            self._neighbours[forecast.agent] = Held(forecast)
+            self.neighbourhood.held[forecast.agent] = Held(forecast)
 
     def _own_promise(self, step: int) -> tuple[Matrix, Matrix]:
         """The invariant box, and any input, whatever was announced."""
