@@ -37,6 +37,7 @@ def random_program(uncertain, seed, cost="worst", form="full"):
     costs = {
         "worst": lambda: p.worst(rng.normal(size=(1, X.rows)) @ X) + 0.1 * p.worst_one_norm(u),
         "inf": lambda: p.worst_inf_norm(X) + 0.1 * p.nominal_one_norm(u),
+        "nominal_inf": lambda: p.nominal_inf_norm(X) + 0.1 * p.nominal_one_norm(u),
         "nominal": lambda: p.nominal_squares(X) + 0.1 * p.nominal_squares(u),
         "expected": lambda: p.expected_squares(X) + 0.1 * p.expected_squares(u),
         "squares": lambda: p.worst_squares(X, 2.0) + p.expected_squares(u),
@@ -88,7 +89,7 @@ def test_new_set_data_and_states_give_the_same_as_compiling_again(name):
     assert warm.objective == pytest.approx(cold.objective, rel=1e-7, abs=1e-7)
 
 
-@pytest.mark.parametrize("cost", ["worst", "inf", "nominal", "expected", "squares"])
+@pytest.mark.parametrize("cost", ["worst", "inf", "nominal_inf", "nominal", "expected", "squares"])
 def test_solvers_agree_where_more_than_one_fits(cost):
     x0 = np.array([0.3, -0.2])
     found = {}
@@ -97,7 +98,7 @@ def test_solvers_agree_where_more_than_one_fits(cost):
         try:
             found[solver] = p.compile(1e-9, solver).solve(x0=x0).objective
         except ConfigError:
-            assert solver == "highs" and cost not in ("worst", "inf")
+            assert solver == "highs" and cost not in ("worst", "inf", "nominal_inf")
     assert len(found) >= 2
     assert max(found.values()) - min(found.values()) < 1e-6
 
@@ -201,6 +202,36 @@ def test_fixed_feedback_compiles_to_a_problem_of_nominal_size():
             assert abs(u[0]) <= 2.0 + 1e-6
             x = A @ x + B @ u + E @ sample[2 * t : 2 * t + 2]
             assert np.all(x <= 1.0 + 1e-6)
+
+
+def two_sets(first, second):
+    """Two decisions without reaction, two disturbances of their own sets, two parameters, one only in the cost."""
+    p = UncertainProgram()
+    v, w = (p.uncertain(n, p.members(f"set {n}", members)) for n, members in (("v", first), ("w", second)))
+    x0, price = p.parameter("x0", 2), p.parameter("price", 2)
+    u = p.decide("u", 2, lower=-9.0, upper=9.0)
+    p.forall(u <= 8.0, "no set here")
+    p.forall(np.array([[1.0, -2.0], [0.5, 1.0], [-1.0, 0.0]]) @ v + np.ones((3, 2)) @ x0 <= np.ones((3, 1)) @ u[0:1])
+    p.forall(np.array([[2.0, 1.0]]) @ v - np.array([[1.0, 3.0]]) @ w <= u[1:2])
+    p.minimise(p.economic(u) + p.nominal_squares(price - u))
+    return p.compile()
+
+
+def test_sets_that_enter_as_numbers_change_their_family_and_back():
+    box, aside = Box([-1, -1], [1, 1]), Box([-0.2, 0.1], [0.7, 0.4])
+    ball = Ellipsoid([0.1, 0.0], [[0.3, 0.0], [0.1, 0.2]], 1.0)
+    kept = two_sets(box, box)
+    for k, (first, second) in enumerate([(aside, box), (aside, ball), (ball, aside), (box, ball), (aside, aside)]):
+        given = {"x0": [0.1 * k, -0.2], "price": [0.3, 0.1 * k]}
+        warm = kept.solve(**{"set v": first, "set w": second}, **given)
+        cold = two_sets(first, second).solve(**given)
+        assert warm.objective == pytest.approx(cold.objective, rel=1e-7, abs=1e-7)
+        steps = np.array([[1.0, -2.0], [0.5, 1.0], [-1.0, 0.0]])
+        assert warm.values[0] >= np.max(first.support(steps)) + sum(given["x0"]) - 1e-6
+        need = first.support([2.0, 1.0]) + second.support([-1.0, -3.0])
+        assert warm.values[1] >= need - 1e-6
+    with pytest.raises(ConfigError, match="'price' takes 2"):
+        kept.solve(price=[np.inf, 0.0])
 
 
 @pytest.mark.parametrize("kind", ["tanh", "clip"])

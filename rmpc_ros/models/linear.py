@@ -85,10 +85,6 @@ class LinearNetwork:
         """B_ij: how the inputs of `source` move the state of `agent`."""
         return self.B[self.rows(agent), self.columns(source)]
 
-    def disturbance_block(self, agent: str) -> Matrix:
-        """E_i: how all disturbances move the state of `agent`."""
-        return self.E[self.rows(agent)]
-
     def neighbours(self, agent: str, tolerance: float = 1e-12) -> tuple[str, ...]:
         """Agents whose states or inputs move this agent's states within one period."""
         return tuple(

@@ -167,9 +167,14 @@ def ball(n: int) -> Shape:
     return Shape("ball", np.eye(n), (tuple(range(n)),))
 
 
+def rotated_box(transform: Matrix) -> Shape:
+    """Box in other coordinates, one half-width per coordinate."""
+    return Shape("box", np.asarray(transform, float), tuple((k,) for k in range(len(transform))))
+
+
 def rectangle(rotation_deg: float = 0.0) -> Shape:
     """Plane box with two half-widths, turned counter-clockwise."""
-    return Shape("box", rotation(rotation_deg), ((0,), (1,)))
+    return rotated_box(rotation(rotation_deg))
 
 
 def ellipse(ratio: float, rotation_deg: float = 0.0) -> Shape:
@@ -182,11 +187,6 @@ def ellipse(ratio: float, rotation_deg: float = 0.0) -> Shape:
 def ellipsoid(transform: Matrix) -> Shape:
     """{ R s y + z : norm2(s) <= 1 } with one scale."""
     return Shape("ball", np.asarray(transform, float), (tuple(range(len(transform))),))
-
-
-def rotated_box(transform: Matrix) -> Shape:
-    """Box in other coordinates, one half-width per coordinate."""
-    return Shape("box", np.asarray(transform, float), tuple((k,) for k in range(len(transform))))
 
 
 def polytope(points: Matrix) -> Shape:

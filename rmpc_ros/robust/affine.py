@@ -161,21 +161,6 @@ class Affine:
         """The vector at fixed values of all columns (column 0 has value 1): an expression without uncertainty."""
         return Affine(self.rows, self.row, np.zeros_like(self.col), self.sym, self.val * column_values[self.col])
 
-    def times_columns(self, factor: Matrix) -> Affine:
-        """The vector with new columns: column c becomes sum_k factor[c, k] column k."""
-        m = sparse.csr_array(factor)
-        counts = np.diff(m.indptr)[self.col]
-        source = np.repeat(np.arange(self.row.size), counts)
-        ends = np.cumsum(counts)
-        place = m.indptr[self.col[source]] + np.arange(source.size) - np.repeat(ends - counts, counts)
-        return Affine(
-            self.rows,
-            self.row[source],
-            m.indices[place].astype(np.int64),
-            self.sym[source],
-            self.val[source] * m.data[place],
-        )
-
     def evaluate(self, decisions: Vector, parameters: Vector, columns: int) -> Matrix:
         """Coefficients (rows, columns) at given values of decisions and parameters."""
         values = np.concatenate([parameters[::-1], [1.0], decisions])  # symbol s is at s + 1 + len(parameters)

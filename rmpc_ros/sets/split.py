@@ -6,7 +6,7 @@ hold for every epsilon at once, so that the eps_j may also be optimised after se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -109,8 +109,3 @@ def _smallest(value: Callable[[float], float], low: float, high: float) -> float
         return low
     root = optimize.brentq(value, low, high, xtol=1e-6 * high, rtol=1e-8)
     return float(min(root * (1 + 1e-6), high))
-
-
-def sets_for(fitted: UncertaintySet, shares: Sequence[float] | Vector) -> list[UncertaintySet]:
-    """One set for each constraint's share of epsilon."""
-    return [at_epsilon(fitted, float(share)) for share in shares]
