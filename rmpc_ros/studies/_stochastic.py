@@ -28,6 +28,8 @@ CHOICES: Settings = {  # chosen on seeds 1000 to 1007 and 2026 (docs/robust.md);
     "saturation": 1.5,
 }
 
+STATED = ("epsilon", "beta", "n_train", "n_calibration", "seed", "feedback", "shape")  # settings that results repeat
+
 
 def samples_wanted(settings: Settings, horizon: int) -> int:
     """Fresh samples that the most demanding method needs."""

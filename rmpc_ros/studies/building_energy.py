@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rmpc_ros.errors import DataError
 from rmpc_ros.mpc.stochastic import StochasticMpc, StochasticProblem
 from rmpc_ros.plants.building import GAMMA, PHI
-from rmpc_ros.studies._stochastic import CHOICES, NAMES, compared, controllers, lines, samples_wanted
+from rmpc_ros.studies._stochastic import CHOICES, NAMES, STATED, compared, controllers, lines, samples_wanted
 from rmpc_ros.studies.registry import Settings, Study
 
 Vector = NDArray[np.float64]
@@ -143,11 +143,12 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     figure = folder / "building_energy.png"
     _draw({name: runs[0] for name, runs in loops.items()}, floor, outdoor[span + 1], figure)
-    keys = ("horizon", "epsilon", "beta", "n_train", "n_calibration", "runs", "seed", "feedback", "shape")
     return {
         "hours": int(span.size),
         "months": months,
-        **{key: settings[key] for key in keys},
+        "horizon": horizon,
+        "runs": settings["runs"],
+        **{key: settings[key] for key in STATED},
         "forecast_error_std_degC": [float(v) for v in errors[autumn].std(axis=0)],
         "methods": methods,
         "drmpc_lowest_energy": methods["drmpc_cheapest"],
@@ -192,14 +193,14 @@ STUDY = Study(
     defaults={
         "horizon": 5,
         "hours": 0,
-        "runs": 16,
+        "runs": 32,
         "epsilon": 0.05,
         "beta": 0.1,
         "n_train": 237,
         "n_calibration": 45,
         "fade": 0.9,
         **CHOICES,
-        "seed": 7103,
+        "seed": 8201,
     },
     run=run,
     table=table,

@@ -23,7 +23,7 @@ from scipy.linalg import solve_discrete_are
 
 from rmpc_ros.errors import ConfigError
 from rmpc_ros.mpc.stochastic import StochasticMpc, StochasticProblem
-from rmpc_ros.studies._stochastic import CHOICES, NAMES, compared, controllers, lines, samples_wanted
+from rmpc_ros.studies._stochastic import CHOICES, NAMES, STATED, compared, controllers, lines, samples_wanted
 from rmpc_ros.studies.registry import Settings, Study
 
 Matrix = NDArray[np.float64]
@@ -134,9 +134,8 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     figure = folder / "two_mass_spring.png"
     _draw(paths, settings["horizons"], figure)
-    keys = ("epsilon", "beta", "n_train", "n_calibration", "steps", "seed", "feedback", "shape", "freedom")
     return {
-        **{key: settings[key] for key in keys},
+        **{key: settings[key] for key in (*STATED, "steps", "freedom")},
         "runs": draws(settings),
         "horizons": results,
         "published": PUBLISHED,
