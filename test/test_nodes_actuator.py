@@ -81,12 +81,18 @@ def test_without_agent_and_without_measurement_the_nominal_plan_goes_on() -> Non
     assert side.input(50, np.array([np.nan])) == (np.array([0.2]), "nominal")
 
 
-def test_wired_values_drive_the_step_they_came_in() -> None:
+def test_wired_values_drive_the_step_they_came_in_where_nobody_commands() -> None:
+    side = ActuatorSide(LOW, HIGH, SAFE)
+    side.wired(3, np.array([0.6]))
+    assert side.input(3, np.array([0.0])) == (np.array([0.6]), "agent")
+    assert side.input(4, np.array([0.0]))[1] == "safe"
+
+
+def test_a_wired_value_without_the_command_of_its_step_may_be_late_and_does_not_drive() -> None:
     side = ActuatorSide(LOW, HIGH, SAFE)
     side.command(command(0, 0.0))
     side.wired(3, np.array([0.6]))
-    assert side.input(3, np.array([0.0])) == (np.array([0.6]), "agent")
-    assert side.input(4, np.array([0.0]))[1] == "plan"
+    assert side.input(3, np.array([0.0]))[1] == "plan"
 
 
 def test_a_second_command_of_a_step_brings_its_own_plan() -> None:

@@ -68,3 +68,25 @@ def test_a_number_that_is_not_finite_never_becomes_a_reading() -> None:
     assert readings.fresh(5.1) is None
     with pytest.raises(MessageError):
         wires[0].value(Temperature(temperature=float("inf")))
+
+
+def test_a_value_is_as_old_as_its_message_says() -> None:
+    wires = [
+        Wire(sensor(), STATES, "here"),
+        Wire(sensor(type="std_msgs/Float64", field="data", state="xA"), STATES, "here"),
+    ]
+    readings, refused = Readings(wires, 2, ahead=1.0), []
+    hear_t, hear_x = (readings.listener(w, lambda: 5.0, refused.append) for w in wires)
+    old = Temperature(temperature=300.0)
+    old.header.stamp.sec = 3
+    hear_t(old)
+    hear_x(Float64(data=0.5))
+    assert readings.fresh(4.0) is None and readings.fresh(3.0) is not None
+    assert readings.fresh(3.0, before=5.0) is None
+    assert readings.recent(5.0, 1.0, 6.0) is None  # only what has no stamp may have come earlier
+    hear_t(Temperature(temperature=301.0))  # a driver that does not stamp
+    assert readings.fresh(5.0) is not None
+    old.header.stamp.sec = 7
+    hear_t(old)
+    assert len(refused) == 1 and refused[0].startswith("from the future: t is stamped 7 s, it is 5 s")
+    assert np.array_equal(readings.fresh(5.0), [0.5, 301.0])

@@ -145,6 +145,11 @@ class LadderAgent(Agent):
         return self._wanted
 
     @property
+    def may_take_part(self) -> bool:
+        """Whether `takes_part` may hold once the coming step has been looked at."""
+        return bool({self._in_charge, self._wanted} & {"cooperative", "learned"})
+
+    @property
     def takes_part(self) -> bool:
         """Whether the agent takes part in cooperation about the objective in the step that was looked at last."""
         return self._in_charge in ("cooperative", "learned")

@@ -29,6 +29,8 @@ class ActuatorSide:
     Attributes
     ----------
     cut : how many steps had to be cut at the limits
+    commanded : whether the agent sends commands, late ones included: then nothing else drives, for a wired value does
+        not say its step
     """
 
     def __init__(self, lower: Vector, upper: Vector, safe: Vector) -> None:
@@ -37,9 +39,11 @@ class ActuatorSide:
         self._command: Command | None = None
         self._wired: tuple[int, Vector] | None = None
         self.cut = 0
+        self.commanded = False
 
     def command(self, command: Command) -> None:
         """Take a command (and its plan) over; an older one than the newest is ignored."""
+        self.commanded = True
         if self._command is not None and command.step < self._command.step:
             return
         if self._follower is None or not _same_plan(command.plan, self._follower.plan):
@@ -47,7 +51,7 @@ class ActuatorSide:
         self._command = command
 
     def wired(self, step: int, values: Vector) -> None:
-        """Values that came on the actuator topics during a step: they drive as they are."""
+        """Values that came on the actuator topics during a step: they drive as they are where nobody commands."""
         self._wired = (step, values)
 
     def heard(self, step: int) -> bool:
@@ -68,7 +72,7 @@ class ActuatorSide:
         planned = self._follower.input(step, measured) if self._follower is not None and seen else None
         if self._command is not None and self._command.step == step:
             return self._command.input, "agent"
-        if self._wired is not None and self._wired[0] == step:
+        if not self.commanded and self._wired is not None and self._wired[0] == step:
             return self._wired[1], "agent"
         if self._follower is None:
             return self._safe, "safe"

@@ -1,14 +1,17 @@
 """The agent node: messages in, one call of the controller, messages out.
 
 Lockstep: the plant's measurement k starts step k as soon as the neighbours' news for it has come (see `round`).
-Free-running: the node's clock starts step k at a fixed phase of every period, on the newest wired sensor values.
+Free-running: step k starts when every wired sensor has spoken in period k of the node's clock, and is decided when the
+neighbours' news has come; both at a fixed phase of the period at the latest, with what is there.
 
 What leaves the node leaves in this order: command and actuators, journal, promise, report. A new promise describes the
 plan of the command it comes with, so it may only be made when that command will be in force:
 - a decision that comes later than `deadline` after its measurement, or free-running in the last fifth of the period, is
   dropped;
-- in lockstep the actuators' word about the step before must be the agent's own command. If it is not (the agent has
-  just come back, or was late) the command goes out with the old promise, and the next step will tell.
+- where the actuators say what they did (a simulated plant does), their word about the step before must be the agent's
+  own command. If it is not (the agent has just come back, or was late) the command goes out with the old promise, and
+  the next step will tell;
+- free-running nobody waits for the agent: such a promise is held back until the actuators have done what it rests on.
 """
 
 from __future__ import annotations
@@ -55,9 +58,10 @@ if TYPE_CHECKING:
     from rmpc_ros.nodes.estimation import Estimating
 
 LATEST = 0.8  # of a period: free-running agents drop what is decided after it; the rest is for the command's way
-PHASE = 0.2  # of a period: free-running agents decide this long after the period's begin, when the sensors have spoken
-LOOKS = 10  # a period is looked at so many times for the phase
-FRESH = 1.5  # periods: an older sensor value is stale
+PHASE = 0.2  # of a period: free-running agents wait so long for sensors and neighbours' news
+LOOKS = 5  # a period is looked at so many times for the phase
+ROUNDING = 1e-6  # of a period: a clock that stands at the period's begin is in it
+FRESH = 1.3  # periods: how long before this one a sensor value may have come that does not say when it was taken
 CONNECT = 10.0  # seconds to wait for a recorder
 AHEAD = 2.0  # periods: a message stamped further ahead of this node's clock is refused
 
@@ -112,7 +116,9 @@ class AgentNode(ManagedNode):
         self.wait = self.config.network.wait if wait < 0 else wait
         self.deadline = self.config.network.deadline / 2 if deadline < 0 else deadline
         if self.values["timing"] == "free":
-            self.deadline = min(self.deadline, self.config.period / 2 / self.values["speed"])  # seconds of wall time
+            wall_period = self.config.period / self.values["speed"]
+            self.deadline = min(self.deadline, LATEST * wall_period)
+            self.wait = min(self.wait, PHASE * wall_period)
         if self.values["timing"] == "lockstep" and self.wait >= self.deadline:
             raise ConfigError(
                 f"agent {self.agent} waits {self.wait:g} s for neighbours (network.wait); give less, below its "
@@ -131,6 +137,7 @@ class AgentNode(ManagedNode):
         self._report = self.create_publisher(AgentReport, "report", qos.REPORT)
         self._outputs = [self.create_publisher(wire.kind, wire.topic, qos.SENSOR) for wire in self._actuators]
         self._last: tuple[int, Any, Any] | None = None
+        self._told: tuple[object, ...] = ()
         self._policy = self.create_service(GetPolicy, "~/get_policy", self._on_get_policy)
         followers = tuple(
             name
@@ -175,13 +182,15 @@ class AgentNode(ManagedNode):
         """Promise, then listen."""
         mode = self.mode_word(str(self.get_parameter(MODE.name).value))
         self.controller = LadderAgent(self.design, self.spec.pid, mode, self.proposals.followers)
-        self.round = Round(self.spec.neighbours, self.wait)
+        self.round = Round(self.spec.neighbours, self.wait, actuators_tell=self.values["timing"] == "lockstep")
         self.counts = dict.fromkeys(MODES, 0)
         self.late = 0
         self._hole = -1  # step of a measurement with a number missing
         self._last = None
         self._sound = False  # the newest decision is on disk, and its plan in force
+        self._held: tuple[Decision, Inputs, ForecastSet] | None = None  # until the actuators have done it
         self._promise = self._first_promise()
+        self._said = self._promise
         self.publish_forecast(self._promise)
         for name in self.spec.neighbours:
             self.listen(ForecastSet, f"{self.base}/{name}/forecast", partial(self.on_forecast, name), qos.PROMISE)
@@ -197,11 +206,11 @@ class AgentNode(ManagedNode):
             for part in reversed(opened):
                 part.close()
             raise
-        if self.values["timing"] == "lockstep":
-            self.listen(Measurement, "applied", self._on_applied, qos.STEP_NOW)
-            return
-        self.readings = Readings(self._sensors, len(self.spec.states))
-        self._clock_timer = self.create_timer(self.config.period / LOOKS, self._on_clock)
+        self.listen(Measurement, "applied", self._on_applied, qos.STEP_NOW)
+        if self.values["timing"] == "free":
+            self._sensed = -1
+            self.readings = Readings(self._sensors, len(self.spec.states), AHEAD * self.config.period)
+            self._clock_timer = self.every(self.config.period / LOOKS, self._on_clock)
 
     def close(self) -> None:
         """Stop listening; the promise stays in force."""
@@ -270,6 +279,8 @@ class AgentNode(ManagedNode):
             self.diagnostics.reject(str(error))
             return
         self.round.applied(heard.step, heard.values)
+        if self._held is not None:
+            self._confirm(heard)
         self._decide_when_due()
 
     def _on_neighbour(self, name: str, message: Measurement) -> None:
@@ -327,7 +338,17 @@ class AgentNode(ManagedNode):
         for part in self.parts:
             part.tick(now)
         self._decide_when_due()
-        self._say_how_it_goes()
+        if self.due(now) or self._news != self._told:
+            self._told = self._news
+            self._say_how_it_goes()
+
+    @property
+    def _news(self) -> tuple[object, ...]:
+        """What a person should see at once when it changes."""
+        if self._last is None:
+            return ()
+        report = self._decision.report
+        return self._decision.mode, report.controller, report.promise_kept, *sorted(self.round.silent)
 
     def _begin_when_heard(self, now: float) -> None:
         """Who is not connected yet would miss the first steps: a recorder (most of all after a restart), partners."""
@@ -341,13 +362,15 @@ class AgentNode(ManagedNode):
             self.listen(Measurement, "measurement", self._on_measurement, qos.STEP_NOW)
             return
         for wire in self._sensors:  # a simulated plant begins when its sensors are listened to
-            take = self.readings.listener(wire, self._now, self.diagnostics.reject)
-            self.listen(wire.kind, wire.topic, take, qos.SENSOR)
+            take = self.readings.listener(wire, self._now, self.diagnostics.reject, self._on_sensor)
+            self.listen(wire.kind, wire.topic, take, qos.SENSOR_NOW)
 
-    def _decide_when_due(self) -> None:
+    def _decide_when_due(self, at_once: bool = False) -> None:
         estimating = self.estimating
         idle = self._pending is None and not (estimating is not None and estimating.busy)
-        if idle and self.values["timing"] == "lockstep" and self.round.due(time.monotonic()):
+        if idle and (at_once or self.round.due(time.monotonic())):
+            if self._held is not None:
+                self._take_back("is confirmed by nobody")
             began = self.round.arrived()
             start = self.prepare if estimating is None else estimating.begin
             start(self._believed(self.round.take()), began)
@@ -377,53 +400,74 @@ class AgentNode(ManagedNode):
             (inputs, began), self._pending = self._pending, None
             self._decide(inputs, began)
 
-    def _on_clock(self) -> None:
-        """Free-running: decide once per period, at its phase."""
+    def _free_step(self) -> tuple[int, float]:
+        """Free-running: the step of the node's clock, and the part of its period that has passed."""
         now = self._now() / self.config.period
-        step = int(now)
-        if not self._begun or step <= self.round.done or now - step < PHASE:
+        step = int(now + ROUNDING)
+        return step, max(now - step, 0.0)
+
+    def _on_sensor(self) -> None:
+        """Free-running: a sensor has spoken; when all have in this period, the step begins."""
+        step, part = self._free_step()
+        if self._begun and step > self._sensed:
+            self._sense(step, part)
+
+    def _on_clock(self) -> None:
+        """Free-running: at its phase a step is decided with what is there."""
+        step, part = self._free_step()
+        if not self._begun or step <= self.round.done or part < PHASE:
             return
+        if step > self._sensed and not self._sense(step, part, FRESH):
+            return
+        if step > self.round.done:
+            self._decide_when_due(at_once=True)
+
+    def _sense(self, step: int, part: float, age: float = 0.0) -> bool:
+        """Begin a step with the values of its period, and tell them the neighbours; False where one is missing.
+
+        `age`: periods before this one in which a value may have come whose message does not say when it was taken.
+        """
         if step < self._promise.step:
             self.diagnostics.say(
                 "journal", ERROR, "the journal's promise lies in the future of this clock", promised=self._promise.step
             )
-            return
-        state = self.readings.fresh(self._now() - FRESH * self.config.period)
+            return False
+        period = self.config.period
+        state = self.readings.recent((step - ROUNDING) * period, age * period, (step + 1 - ROUNDING) * period)
         if state is None:
-            self.diagnostics.say(
-                "sensors", ERROR, "no fresh value from every sensor; the plan goes on without the agent"
-            )
-            return
+            if part >= PHASE:
+                self.diagnostics.say(
+                    "sensors", ERROR, "no fresh value from every sensor; the plan goes on without the agent"
+                )
+            return False
         self.diagnostics.say("sensors", OK, "all sensors speak")
+        self._sensed = step
         assert self._measured is not None
         measured = convert.Measurement(self.agent, step, state)
         self._measured.publish(convert.measurement_message(measured, self.layout, self.stamp(), self.run))
         self.round.own(step, state, time.monotonic())
-        # A timer that fires late leaves less than the deadline of this period.
-        left = (LATEST - (self._now() / self.config.period - step)) * self.config.period / self.values["speed"]
-        self._late_after = min(self.deadline, left)
-        self.prepare(self._believed(self.round.take()), time.monotonic())
-        self.go_on()
+        # Who is told late that the period has begun has less than the deadline left of it.
+        self._late_after = min(self.deadline, (LATEST - part) * period / self.values["speed"])
+        self._decide_when_due()
+        return True
 
     # -- the step -----------------------------------------------------------------------------------------------------
     def _decide(self, inputs: Inputs, began: float) -> None:
         decision = self.controller.step(inputs.step, inputs.state, inputs.neighbour_states)
         allowed = self.deadline if self.values["timing"] == "lockstep" else self._late_after
-        if time.monotonic() - began > allowed:
+        if time.monotonic() - began > allowed and self._last is not None:  # before the first no plan runs without it
             self._drop(decision, inputs, time.monotonic() - began, allowed)
             return
         self.counts[decision.mode] += 1
         command = self._act(decision)
         promise = self._commit(decision, self._in_force(inputs))
-        if self.renewed(decision):
-            self.proposals.speak(decision)
-        self._tell(decision, command, promise, began)
+        self._tell(decision, inputs, command, promise, began)
         for part in self.parts:
             part.decided(decision, inputs)
 
     def _in_force(self, inputs: Inputs) -> bool:
         """Whether what this agent commands is what its actuators do."""
-        if self.values["timing"] == "free" or inputs.step == 0:
+        if inputs.step == 0 or not self.round.actuators_tell:  # real actuators tell nothing: the deadline must do
             return True
         if self._last is None or inputs.applied is None:
             return False
@@ -496,17 +540,53 @@ class AgentNode(ManagedNode):
             publisher.publish(wire.message(float(decision.input[wire.index]), stamp, convert.FRAME))
         return command
 
-    def _tell(self, decision: Decision, command: Command, promise: core.ForecastSet, began: float) -> None:
+    def _tell(
+        self, decision: Decision, inputs: Inputs, command: Command, promise: core.ForecastSet, began: float
+    ) -> None:
         """Promise and report."""
         stamp = command.header.stamp
         forecast = convert.forecast_message(promise, stamp, self.run)
-        self._forecast.publish(forecast)
+        free, new_epoch = self.values["timing"] == "free", promise.iteration != self._said.iteration
+        self._held = None
+        if free and self.round.actuators_tell and self.renewed(decision) and not new_epoch:
+            self._held = (decision, inputs, forecast)
+        else:
+            self._promised(decision, forecast)
         self._last = (decision.step, command, forecast)
         self._decision = decision
         counts = tuple(self.counts[mode] for mode in MODES)
         timed = replace(decision.report, step_ms=1e3 * (time.monotonic() - began))
         report = convert.Report(self.agent, decision.step, timed, counts, self.diagnostics.rejected.total())
         self._report.publish(convert.report_message(report, stamp, self.run))
+
+    def _promised(self, decision: Decision, forecast: ForecastSet) -> None:
+        """Say the promise, and what may be said beside it."""
+        self._said = self._promise
+        if self.renewed(decision):
+            self.proposals.speak(decision)
+        self._forecast.publish(forecast)
+
+    def _confirm(self, applied: convert.Measurement) -> None:
+        """Say the promise that was held back, or forget it: the actuators did not do what it rests on."""
+        assert self._held is not None and self._last is not None
+        (decision, _, forecast), command = self._held, self._last[1]
+        if applied.step < decision.step:
+            return
+        if applied.step == decision.step and np.array_equal(applied.values, np.array(command.values)):
+            self._held = None
+            self._promised(decision, forecast)
+            return
+        self._take_back("came too late for the actuators")
+
+    def _take_back(self, why: str) -> None:
+        """The promise that was said last stands; what the actuators did instead they say themselves."""
+        assert self._held is not None
+        (decision, inputs, _), self._held = self._held, None
+        self.late += 1
+        self._sound, self._promise = False, self._said
+        self.controller.start(self._said.step, self._said)
+        self.controller.dropped(decision.step, inputs.state, None)
+        self.diagnostics.say("deadline", WARN, f"the command of step {decision.step} {why}", missed=self.late)
 
     def _repeat(self, step: int) -> None:
         """The plant asks again for a step that was decided: its command was lost on the way."""

@@ -88,8 +88,11 @@ class Rounds(AgentPart):
             for key in [key for key in rounds if key[0] < inputs.step]:
                 del rounds[key]
         self._silent |= self.node.round.silent & set(self._partners)
+        if self._side is None or not controller.may_take_part:
+            self._away()
+            return
         looked = controller.look(inputs.step, inputs.state, inputs.neighbour_states)
-        if self._side is None or looked is None or not controller.takes_part:
+        if looked is None or not controller.takes_part:
             self._away()
             return
         self._talks = True

@@ -27,7 +27,7 @@ from rmpc_ros.nodes.agent import peers_of
 from rmpc_ros.nodes.checks import Peers
 from rmpc_ros.nodes.convert_learning import UPDATE_MESSAGES
 from rmpc_ros.nodes.diagnostics import ERROR, OK
-from rmpc_ros.nodes.managed import ManagedNode
+from rmpc_ros.nodes.managed import ONLOOKER, ManagedNode
 from rmpc_ros.nodes.parameters import Param
 from rmpc_ros.nodes.process import main as run_node
 
@@ -38,6 +38,7 @@ MOST_HELD = 20_000  # not on disk yet; beyond, newer ones are left to be sent ag
 class LearnerNode(ManagedNode):
     """Stores, learns, publishes."""
 
+    niceness: ClassVar[int] = ONLOOKER
     PARAMETERS: ClassVar[tuple[Param, ...]] = (
         Param("store", "", "database of transitions and versions; made where it does not exist"),
         Param("capacity", CAPACITY, "most transitions kept, the oldest go first", low=1, high=10**9),

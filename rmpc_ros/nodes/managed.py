@@ -7,6 +7,7 @@ their subscriptions and timers in `open` and drop them in `close`: an inactive n
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 
 from rmpc_ros.errors import RmpcError
 from rmpc_ros.nodes import qos
@@ -27,6 +29,7 @@ from rmpc_ros.nodes.parameters import Param, declare
 
 TICK = 0.05  # seconds of wall time between looks at what is late
 DIAGNOSTICS_PERIOD = 1.0
+ONLOOKER = 10  # niceness of those who look on: on a full machine the agents' steps come first
 ACKNOWLEDGE = 0.5  # seconds of patience for a reader's acknowledgement
 
 COMMON = (
@@ -38,11 +41,24 @@ COMMON = (
 )
 
 
+class _Plain:
+    """A timer's callback without arguments: rclpy looks at its signature at every call, and finds it here at once."""
+
+    __signature__ = inspect.Signature()
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def __call__(self) -> None:
+        self._call()
+
+
 class ManagedNode(LifecycleNode):
     """Base of our nodes. Subclasses extend `PARAMETERS` and define `configure`, `open`, `close`, `tick`."""
 
     PARAMETERS: ClassVar[tuple[Param, ...]] = ()
     supervised: ClassVar[bool] = False
+    niceness: ClassVar[int] = 0  # of the process, where none of its nodes asks for less: who only looks on gives way
     linger: ClassVar[float] = 0.0  # seconds for which a stopped node still takes in what is on its way
 
     def __init__(self, name: str, **options: Any) -> None:
@@ -72,6 +88,10 @@ class ManagedNode(LifecycleNode):
     def listen(self, kind: type, topic: str, callback: Callable[[Any], None], profile: QoSProfile, **more: Any) -> None:
         """Subscribe until `deafen`."""
         self._ears.append(self.create_subscription(kind, topic, callback, profile, **more))
+
+    def every(self, seconds: float, callback: Callable[[], None], clock: Clock | None = None) -> Timer:
+        """A timer, by the node's clock if no other is given."""
+        return self.create_timer(seconds, _Plain(callback), clock=clock)
 
     def deafen(self) -> None:
         """Drop every subscription made by `listen`."""
@@ -129,7 +149,7 @@ class ManagedNode(LifecycleNode):
             self.exit_status = 1 if self.values["autostart"] else None
             return TransitionCallbackReturn.FAILURE
         self._open = True
-        self._timer = self.create_timer(TICK, self._tick, clock=self.wall)
+        self._timer = self.every(TICK, self._tick, self.wall)
         self.tell("active", node=self.get_fully_qualified_name())
         return super().on_activate(state)
 
@@ -154,10 +174,14 @@ class ManagedNode(LifecycleNode):
         return super().on_shutdown(state)
 
     # -- diagnostics --------------------------------------------------------------------------------------------------
+    def due(self, now: float) -> bool:
+        """Whether the statuses are published after this tick whatever they say."""
+        return now >= self._diagnostics_due
+
     def _tick(self) -> None:
         now = time.monotonic()
         self.tick(now)
-        if self._open and (now >= self._diagnostics_due or self.diagnostics.urgent):
+        if self._open and (self.due(now) or self.diagnostics.urgent):
             self._diagnostics_due = now + DIAGNOSTICS_PERIOD
             self.publish_diagnostics()
 

@@ -25,7 +25,7 @@ from rmpc_ros.network.system import promised_names
 from rmpc_ros.nodes import convert, qos
 from rmpc_ros.nodes.checks import ANY_TIME, Layout, Peers
 from rmpc_ros.nodes.diagnostics import ERROR, OK, STALE, WARN
-from rmpc_ros.nodes.managed import ManagedNode
+from rmpc_ros.nodes.managed import ONLOOKER, ManagedNode
 from rmpc_ros.nodes.markers import AgentView, Scene
 from rmpc_ros.nodes.parameters import Param
 from rmpc_ros.nodes.process import main as run_node
@@ -56,6 +56,7 @@ class Watched:
 class MonitorNode(ManagedNode):
     """Aggregates; commands nothing."""
 
+    niceness: ClassVar[int] = ONLOOKER
     PARAMETERS: ClassVar[tuple[Param, ...]] = ()
 
     def configure(self) -> None:

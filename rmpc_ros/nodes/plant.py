@@ -2,8 +2,8 @@
 
 Lockstep: step k is published, and k+1 follows as soon as every agent that is alive has commanded k. Who has not within
 `deadline` counts as silent, is not waited for until it is heard again, and its actuators run its last plan.
-Free-running: a step per period of wall time (divided by `speed`); the wired actuator topics drive, and the last plan
-where they are silent.
+Free-running: a step per period of wall time (divided by `speed`); the command of the step drives, and the last plan
+where none came in time. Who never sends commands drives by the wired actuator topics.
 
 It also makes the time (/clock), injects the faults it is asked for, and ends the run.
 """
@@ -241,7 +241,7 @@ class PlantNode(ManagedNode):
 
     def _on_command(self, name: str, message: Command) -> None:
         lockstep = self.values["timing"] == "lockstep"
-        window = Window(self.k, self.k) if lockstep else Window(max(self.k - 1, 0), self.k)
+        window = Window(self.k, self.k)  # a late command's plan rests on an input that was not applied
         try:
             command = convert.command_from(message, Peers(self.peers.run, {name: self.peers.agents[name]}), window)
         except MessageError as error:
@@ -265,6 +265,9 @@ class PlantNode(ManagedNode):
         """
         if not str(error).startswith("stale") or message.agent != name or message.run != self.peers.run:
             return False
+        if self.values["timing"] == "free":
+            self.actuators[name].commanded = True
+            return int(message.step) < self.k
         if name in self.silent:
             self.silent.discard(name)
             self._revived[name] = self.deadline
@@ -301,9 +304,23 @@ class PlantNode(ManagedNode):
             self.tell("finished", step=self.k + 1)
             self.exit_status = 0
 
+    def _somebody_starts(self) -> bool:
+        """Whether the first step lasts longer: no plan runs yet where an agent has not commanded."""
+        late = any(not side.heard(0) and self._wired(name) is None for name, side in self.actuators.items())
+        return late and time.monotonic() - self._published < START
+
+    def _wired(self, name: str) -> convert.Vector | None:
+        """What drives an agent's actuators where it never sends commands."""
+        readings = self.inputs[name]
+        if not readings.wires or self.actuators[name].commanded:
+            return None
+        return readings.fresh(self._published)
+
     def _free_tick(self) -> None:
         """Free-running: a tick of /clock; every last one of a period ends a step and begins the next."""
         if self.k < 0 or self.exit_status is not None:
+            return
+        if self.k == 0 and self._ticks % CLOCK_TICKS == CLOCK_TICKS - 1 and self._somebody_starts():
             return
         self._ticks += 1
         k, part = divmod(self._ticks, CLOCK_TICKS)
@@ -311,12 +328,11 @@ class PlantNode(ManagedNode):
             if part in CLOCK_AT:
                 self._publish_clock(self._ticks * self.config.period / CLOCK_TICKS)
             return
-        for name, readings in self.inputs.items():
-            wired = readings.fresh(self._published) if readings.wires else None
-            heard = self.actuators[name].heard(self.k)
+        for name, side in self.actuators.items():
+            wired = self._wired(name)
             if wired is not None:
-                self.actuators[name].wired(self.k, wired)
-            if wired is None and not heard:
+                side.wired(self.k, wired)
+            if wired is None and not side.heard(self.k):
                 if name not in self.silent:
                     self.deadlines_missed[name] += 1
                     self.diagnostics.say(f"agent {name}", ERROR, "silent: its actuators run its last plan", step=self.k)

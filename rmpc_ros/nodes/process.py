@@ -65,6 +65,7 @@ class Process:
 
     def run(self) -> int:
         """Start, spin, take down; returns the exit status."""
+        os.nice(min(node.niceness for node in self._nodes))
         executor = make_executor(self._nodes[0].values["executor"])
         for node in self._nodes:
             executor.add_node(node)

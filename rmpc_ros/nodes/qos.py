@@ -20,6 +20,8 @@ def _profile(reliable: bool, depth: int, transient: bool = False) -> QoSProfile:
 
 # Wired sensors and actuators: the newest value counts, a late one is worthless.
 SENSOR = _profile(reliable=False, depth=5)
+# Who acts on them reads the newest only.
+SENSOR_NOW = _profile(reliable=False, depth=1)
 # Measurements and commands: one per step, each wanted. The writer keeps some for a recorder that connects late.
 STEP = _profile(reliable=True, depth=KEEP, transient=True)
 # Who acts on measurements reads the newest only: after a pause nobody acts on what is past.

@@ -19,7 +19,7 @@ from rmpc_ros.config import load_plant
 from rmpc_ros.errors import ConfigError, DataError
 from rmpc_ros.nodes import qos
 from rmpc_ros.nodes.diagnostics import OK, WARN
-from rmpc_ros.nodes.managed import ManagedNode
+from rmpc_ros.nodes.managed import ONLOOKER, ManagedNode
 from rmpc_ros.nodes.parameters import Param
 from rmpc_ros.nodes.process import main as run_node
 from rmpc_ros.nodes.wiring import message_class
@@ -32,6 +32,7 @@ PATIENCE = 20.0  # seconds to wait for publishers before listening to the measur
 class RecorderNode(ManagedNode):
     """Writes what the plant and its agents say."""
 
+    niceness: ClassVar[int] = ONLOOKER
     PARAMETERS: ClassVar[tuple[Param, ...]] = (
         Param("bag", "", "folder to make and record into"),
         Param("learning", False, "also what learner and agents say about learning"),

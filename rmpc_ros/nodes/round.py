@@ -40,10 +40,16 @@ class Round:
     ----------
     neighbours : whom to wait for
     wait : the most to wait for them after the own measurement [s]
+    actuators_tell : whether the actuators say what they did; if not told so here, once they have
+
+    Attributes
+    ----------
+    actuators_tell : as above
     """
 
-    def __init__(self, neighbours: Iterable[str], wait: float) -> None:
+    def __init__(self, neighbours: Iterable[str], wait: float, actuators_tell: bool = True) -> None:
         self._wait = wait
+        self.actuators_tell = actuators_tell
         self._neighbours = tuple(neighbours)
         self._own: tuple[int, Vector, float] | None = None
         self._done = -1
@@ -70,6 +76,7 @@ class Round:
 
     def applied(self, step: int, values: Vector) -> None:
         """What the own actuators did in a step."""
+        self.actuators_tell = True
         self._applied = (step, values)
 
     def measurement(self, agent: str, step: int, state: Vector) -> None:
@@ -106,7 +113,8 @@ class Round:
             return False
         step, _, arrived = self._own
         waiting_for = set(self.missing(step)) - self.silent
-        echo = self._done != step - 1 or self._done < 0 or self._applied[0] >= self._done
+        first = self._done != step - 1 or self._done < 0
+        echo = first or not self.actuators_tell or self._applied[0] >= self._done
         return (echo and not waiting_for) or now - arrived >= self._wait
 
     def arrived(self) -> float:

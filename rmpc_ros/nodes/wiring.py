@@ -89,7 +89,7 @@ class Wire:
         self.target = target
         self._field = Field(self.kind, spec.field, where)
         self._scale, self._offset = spec.scale, spec.offset
-        self._stamped = hasattr(self.kind(), "header")
+        self.stamped = hasattr(self.kind(), "header")
 
     def value(self, message: Any) -> float:
         """Value in the plant file's unit.
@@ -104,10 +104,17 @@ class Wire:
             raise MessageError(f"not finite: {self.topic} carries {number}")
         return self._scale * number + self._offset
 
+    def stamp(self, message: Any) -> float | None:
+        """When the value was taken [s], where the message says so."""
+        if not self.stamped:
+            return None
+        stamp = message.header.stamp
+        return float(stamp.sec) + 1e-9 * float(stamp.nanosec) or None
+
     def message(self, value: float, stamp: Any, frame: str) -> Any:
         """Message that carries a value given in the plant file's unit."""
         out = self.kind()
-        if self._stamped:
+        if self.stamped:
             out.header.stamp = stamp
             out.header.frame_id = frame
         self._field.set(out, (value - self._offset) / self._scale)
@@ -115,26 +122,54 @@ class Wire:
 
 
 class Readings:
-    """Newest value of each wired entry and when it came, gathered into one vector."""
+    """Newest value of each wired entry and when it was taken, gathered into one vector.
 
-    def __init__(self, wires: Sequence[Wire], size: int) -> None:
+    Parameters
+    ----------
+    size : entries of the vector
+    ahead : seconds by which a stamp may be ahead of the clock. With it a value is as old as its message says, where it
+        says so: one that has waited in a queue is not taken for a new one. Without it, as old as its message's coming.
+    """
+
+    def __init__(self, wires: Sequence[Wire], size: int, ahead: float | None = None) -> None:
         self.wires = wires
+        self._ahead = ahead
+        self._unstamped: Vector = np.ones(size)
+        self._unstamped[[wire.index for wire in wires if wire.stamped]] = 0.0
         self.values: Vector = np.full(size, np.nan)
         self.heard: Vector = np.full(size, -np.inf)
 
-    def listener(self, wire: Wire, now: Callable[[], float], refuse: Callable[[str], None]) -> Callable[[Any], None]:
-        """Subscription callback of one wire; a refused message leaves the old value to grow stale."""
+    def listener(
+        self,
+        wire: Wire,
+        now: Callable[[], float],
+        refuse: Callable[[str], None],
+        then: Callable[[], None] | None = None,
+    ) -> Callable[[Any], None]:
+        """Subscription callback of one wire: a refused message leaves the old value to grow stale; else call `then`."""
 
         def take(message: Any) -> None:
+            at = now()
             try:
-                self.values[wire.index] = wire.value(message)
+                value = wire.value(message)
+                stamp = wire.stamp(message) if self._ahead is not None else None
+                if stamp is not None and stamp > at + (self._ahead or 0.0):
+                    raise MessageError(f"from the future: {wire.topic} is stamped {stamp:.9g} s, it is {at:.9g} s")
             except MessageError as error:
                 refuse(str(error))
                 return
-            self.heard[wire.index] = now()
+            self.values[wire.index] = value
+            self.heard[wire.index] = at if stamp is None else stamp
+            if then is not None:
+                then()
 
         return take
 
-    def fresh(self, since: float) -> Vector | None:
-        """The vector, if every entry has been heard since a time; else None."""
-        return self.values.copy() if bool(np.all(self.heard >= since)) else None
+    def fresh(self, since: float | Vector, before: float = math.inf) -> Vector | None:
+        """The vector, if every entry was taken since a time and before another; else None."""
+        inside = (self.heard >= since) & (self.heard < before)
+        return self.values.copy() if bool(inside.all()) else None
+
+    def recent(self, since: float, age: float, before: float) -> Vector | None:
+        """As `fresh`, but values whose messages do not say when they were taken may have come `age` earlier."""
+        return self.fresh(since - age * self._unstamped, before)

@@ -151,8 +151,8 @@ def _sections(settings: Settings) -> dict[str, Any]:
             "inputs": {f"f{n}": {"unit": "N", "limits": [-4, 4]}},
             "coordinates": {f"p{n}": {"weights": {f"p{n}": 1}}, f"s{n}": {"weights": {f"p{n}": 1, f"v{n}": 2}}},
             "sensors": [
-                {"topic": "position", "type": "std_msgs/Float64", "state": f"p{n}"},
-                {"topic": "velocity", "type": "std_msgs/Float64", "state": f"v{n}"},
+                {"topic": "position", "type": "geometry_msgs/PointStamped", "field": "point.x", "state": f"p{n}"},
+                {"topic": "velocity", "type": "geometry_msgs/Vector3Stamped", "field": "vector.x", "state": f"v{n}"},
             ],
             "actuators": [{"topic": "force", "type": "std_msgs/Float64", "input": f"f{n}"}],
         }
