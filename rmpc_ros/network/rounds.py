@@ -41,6 +41,7 @@ class Rounds:
         self._designs = designs
         followers = followers_of(designs)
         self.agents = {n: Cooperation(d, followers[n], options) for n, d in designs.items() if n in members}
+        self._together = joint
         self.joint = JointPlan(self.agents) if joint else None
         self.used: list[int] = []
 
@@ -53,9 +54,14 @@ class Rounds:
             A member's own rows have no solution.
         """
         sides = {name: side for name, side in self.agents.items() if agents[name].takes_part}
+        weights = {name: agents[name].terminal_weight for name in sides}
+        if self.joint is not None and any(side.terminal_weight != weights[name] for name, side in sides.items()):
+            self.joint = None  # built with other weights
         for name, side in sides.items():
-            side.weigh_terminal(agents[name].fixed.terminal_weight)
+            side.weigh_terminal(weights[name])
             side.begin(step, agents[name].fixed)
+        if self._together and self.joint is None:
+            self.joint = JointPlan(self.agents)
         if self.joint is not None and len(sides) == len(self.agents):
             self.joint.load()
             plans, _ = self.joint.solve()
