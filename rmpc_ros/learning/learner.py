@@ -226,7 +226,7 @@ class Learner:
         if stretch is None:
             return []
         latest = next(reversed(self.ledger.entries("policy")), None)
-        beyond = self._beyond(self._nothing(), stretch, self.options.trial)
+        beyond = self._beyond(None, stretch, self.options.trial)
         self._standing = standing(beyond, stretch.last(len(beyond)).margin)
         if latest is not None and latest.certificate["stage"] != "roll-back":
             update = self._judge(latest, stretch)
@@ -254,7 +254,8 @@ class Learner:
             after = Standing(before.mean, np.inf, np.inf, margin, max(counted, 0))
         else:
             window = options.trial * LATER
-            beyond = self._beyond(self._before(latest), stretch, min(counted, window))
+            lived = self._lived(self._before(latest), latest, stretch)
+            beyond = self._beyond(self._before(latest), lived, min(counted, window))
             after = replace(standing(beyond, stretch.last(len(beyond)).margin), margin=margin)
         complete = counted >= options.trial
         why = fault(before, after, options.sigma * (1 if complete else 2), options.least_margin)
@@ -277,29 +278,45 @@ class Learner:
 
     def _roll_back(self, latest: Update, why: str) -> Update:
         """A new version with the content that was in force everywhere before."""
-        kind, content = self._before(latest)
+        kind, content = self._content_of(self._before(latest))
         self.rollbacks += 1
         self._note = f"policy {latest.version} rolled back: {why}"
         evidence = self._evidence("roll-back", latest.certificate["reference"])
         return self._enter("policy", self._agents, kind, content, evidence | {"of": latest.version, "reason": why})
 
-    def _before(self, latest: Update | None) -> tuple[str, dict[str, Any]]:
-        """Kind and content of what was in force everywhere before a policy came on trial; None: of what is now."""
+    def _before(self, latest: Update | None) -> Update | None:
+        """What was in force everywhere before a policy came on trial; with None: what is now. None: nothing."""
         trial = np.inf if latest is None else latest.certificate.get("canary_version", latest.version)
-        stood = [
+        stood = (
             u
-            for u in self.ledger.entries("policy")
+            for u in reversed(self.ledger.entries("policy"))
             if u.version < trial and u.certificate["stage"] in ("everybody", "roll-back")
-        ]
-        return (stood[-1].kind, stood[-1].content) if stood else self._nothing()
+        )
+        return next(stood, None)
 
-    def _beyond(self, policy: tuple[str, Mapping[str, Any]], stretch: Stretch, count: int) -> Array:
+    @staticmethod
+    def _lived(before: Update | None, latest: Update | None, stretch: Stretch) -> Stretch:
+        """The newest steps in which nobody ran anything else: a replay of `before` begins where the plant ran it.
+
+        Begun earlier, it would be ahead of a plant that is still settling to `before`.
+        """
+        known = {0 if before is None else before.version}
+        if latest is not None:
+            known |= {latest.version, int(latest.certificate.get("canary_version", latest.version))}
+        count = 0
+        for versions in reversed(stretch.versions):
+            if not {v.policy for v in versions.values()} <= known:
+                break
+            count += 1
+        return stretch.last(max(count, 1))
+
+    def _beyond(self, before: Update | None, stretch: Stretch, count: int) -> Array:
         """Reward (count,) beyond what a policy would have earned on the same disturbances, in the newest steps.
 
         The replay starts `BURN` steps earlier, where it can, so that it has forgotten its first state.
         """
         stretch = stretch.last(count + BURN)
-        return (stretch.reward - self._replayed(policy, stretch))[-count:]
+        return (stretch.reward - self._replayed(self._content_of(before), stretch))[-count:]
 
     def _replayed(self, policy: tuple[str, Mapping[str, Any]], stretch: Stretch) -> Array:
         """Reward (T,) that a policy would have earned on the disturbances of a stretch."""
@@ -311,8 +328,10 @@ class Learner:
         moves = check_moves(content.get("moves", LEAST_MOVES), actor.actions)
         return np.asarray(self.replay.rewards(parameters, stretch.x[0], stretch.w, actor, first, moves)[:, 0])
 
-    def _nothing(self) -> tuple[str, dict[str, Any]]:
-        """The policy whose action is zero: the plant file's own targets."""
+    def _content_of(self, policy: Update | None) -> tuple[str, dict[str, Any]]:
+        """Kind and content; of nothing, those of the policy whose action is zero: the plant file's own targets."""
+        if policy is not None:
+            return policy.kind, policy.content
         actor = self.replay.actor
         return "constant", _content(actor, np.zeros(actor.agents * actor.actions), self.replay.moves)
 
@@ -329,10 +348,11 @@ class Learner:
         if len(stretch.steps) < LEAST_ROWS or (latest is not None and since < wait + self.options.settle):
             return []
         cut = len(stretch.steps) * 2 // 3
-        in_force, inside, start = self._before(None), self.replay.actor, None
+        in_force, inside, start = self._content_of(self._before(None)), self.replay.actor, None
         if in_force[0] == "affine" and len(in_force[1]["parameters"]) == inside.size:
             start = np.array(in_force[1]["parameters"], float)
-        trained = self.replay.improve(start, stretch.x[0], stretch.w[:cut], self.seed + self.series.newest)
+        seed, first = self.seed + self.series.newest, int(stretch.steps[0])
+        trained = self.replay.improve(start, stretch.x[0], stretch.w[:cut], seed, first)
         content = _content(inside, trained, self.replay.moves)
         unseen = stretch.last(len(stretch.steps) - cut)
         held, new = (float(self._replayed(p, unseen).mean()) for p in (in_force, (inside.kind, content)))
@@ -345,13 +365,12 @@ class Learner:
 
     def _canary(self, kind: str, content: dict[str, Any], stretch: Stretch, more: Mapping[str, Any]) -> Update:
         """First agent first; the reference is the time before, with one policy in force throughout."""
-        versions = [tuple(v[a].policy for a in self._agents) for v in stretch.versions]
-        same = 0
-        while same < len(versions) and versions[-1 - same] == versions[-1]:
-            same += 1
-        settled = max(same - (self.options.settle if same < len(versions) else 0), 2 * LOOK)
+        before = self._before(None)
+        lived = self._lived(before, None, stretch)
+        same = len(lived.steps)
+        settled = max(same - (self.options.settle if same < len(stretch.steps) else 0), 2 * LOOK)
         count = min(settled, 4 * self.options.trial)
-        reference = standing(self._beyond(self._before(None), stretch, count), stretch.last(count).margin)
+        reference = standing(self._beyond(before, lived, count), lived.last(count).margin)
         agent = self._agents[0]
         update = self._enter(
             "policy", (agent,), kind, content, self._evidence("canary", reference.to_dict()) | dict(more)

@@ -24,6 +24,7 @@ from rmpc_ros.learning.weights import arranged
 Array = NDArray[np.float64]
 
 ITERATIONS = 20
+RIDGE = 0.2  # money per hour for a weight that changes by one
 OPTIONS = CemOptions(population=48, spread=0.7, least_spread=0.05)
 
 
@@ -54,6 +55,7 @@ class Replay:
         self.actor = Actor("affine", len(series.designs), first.size, len(self.moves))
         seen = [move != "terminal_weight" for move in self.moves]  # it changes how a plant moves, not where it rests
         self._free = np.outer(first.learnable(), seen).ravel()
+        self._constant = np.repeat(np.arange(first.size) >= first.size - len(series.designs), len(self.moves))
 
     def rewards(
         self,
@@ -114,18 +116,27 @@ class Replay:
             chosen[:, series.loop.columns[name]] = np.where(acts, deviation, 0.0)[:, None]
         return chosen
 
-    def improve(self, parameters: Array | None, start: Array, w: Array, seed: int) -> Array:
+    def improve(self, parameters: Array | None, start: Array, w: Array, seed: int, first_step: int = 0) -> Array:
         """Parameters (size,) of an affine policy that the cross-entropy method finds on recorded disturbances.
 
-        `parameters` is where it starts; zero actions by default.
+        Maximises the mean reward less `RIDGE` times the squared change of the weights on states: what an hour of data
+        does not tell stays as it was.
+
+        Parameters
+        ----------
+        parameters : where it starts; zero actions by default
+        start, w, first_step : as for `rewards`
+        seed : of its samples
         """
         full = np.zeros(self.actor.size) if parameters is None else parameters.copy()
+        weights = ~self._constant[self._free]
 
         def objective(free: Array, generator: np.random.Generator) -> Array:
             del generator  # the data are what they are
             population = np.broadcast_to(full, (len(free), full.size)).copy()
             population[:, self._free] = free
-            return np.asarray(self.rewards(population, start, w).mean(axis=0))
+            changed = RIDGE * np.sum((free - full[self._free])[:, weights] ** 2, axis=1)
+            return np.asarray(self.rewards(population, start, w, first_step=first_step).mean(axis=0) - changed)
 
         state = first_state(full[self._free], OPTIONS, seed)
         for _ in range(ITERATIONS):
