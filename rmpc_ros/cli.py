@@ -192,6 +192,9 @@ def run(
     ] = False,
     policy: Annotated[Path | None, typer.Option("--policy", help="With --learn: a policy file to try first.")] = None,
     mode: Annotated[str | None, typer.Option("--mode", help="Controller to start with, instead of the file's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of disturbances and noise, not the file's.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run [default: runs/<plant>-<time>].")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -199,7 +202,7 @@ def run(
     from rmpc_ros.run import command
 
     result, lines = command.run(
-        plant, duration, speed, timing, record, processes, only, kill, restart_after, out, learn, policy, mode
+        plant, duration, speed, timing, record, processes, only, kill, restart_after, out, learn, policy, mode, seed
     )
     emit(result, as_json, lines)
 

@@ -30,6 +30,7 @@ def run(
     learn: bool = False,
     policy: Path | None = None,
     mode: str | None = None,
+    seed: int | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Run a plant file.
 
@@ -55,6 +56,7 @@ def run(
         learn=learn,
         policy=policy,
         mode="" if mode is None else parse_mode(mode),
+        seed=seed,
         on_event=progress.show,
     )
     progress.end()

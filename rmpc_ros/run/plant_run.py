@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
 from rmpc_ros.errors import ConfigError, RmpcError
@@ -36,6 +38,7 @@ def run_plant(
     learn: bool = False,
     policy: Path | None = None,
     mode: str = "",
+    seed: int | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> dict[str, Any]:
     """Start the nodes of a plant file, wait for the end, report.
@@ -52,6 +55,7 @@ def run_plant(
     learn : with the learner, whose database stays in the run's folder
     policy : file of a policy that the learner tries first
     mode : rung of the ladder on which all agents start; the file's by default
+    seed : of the simulated plant's disturbances and noise; the file's by default
 
     Returns
     -------
@@ -64,6 +68,8 @@ def run_plant(
         The plant file is wrong, a node could not start, or the run was interrupted before its end.
     """
     config = load_plant(plant_file)
+    if seed is not None and only:
+        raise ConfigError(f"--seed {seed}: --only controls a plant that is not simulated here")
     if policy is not None and not learn:
         raise ConfigError(f"--policy {policy}: it is the learner that tries a policy; give --learn too")
     if learn and config.learning is None:
@@ -79,6 +85,10 @@ def run_plant(
         raise ConfigError(f"--record {bag}: exists already; give a folder that does not")
     run = f"{config.plant.name}-{secrets.token_hex(4)}"
     shutil.copyfile(plant_file, folder / "plant.yaml")
+    if seed is not None:
+        plant_file = folder / "plant.yaml"
+        plant_file.write_text(_with_seed(plant_file.read_text(encoding="utf-8"), seed), encoding="utf-8")
+        config = load_plant(plant_file)
     specs = bringup.node_specs(
         config,
         plant_file.resolve(),
@@ -125,6 +135,13 @@ def run_plant(
     if not complete:
         raise RmpcError(f"stopped at step {supervisor.step}, before the end; what was recorded is in {folder}")
     return figures
+
+
+def _with_seed(text: str, seed: int) -> str:
+    """A plant file with another seed."""
+    content = yaml.safe_load(text)
+    content["simulation"] = (content.get("simulation") or {}) | {"seed": seed}
+    return f"# with --seed {seed}\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}"
 
 
 def _fresh(parent: Path, plant: str) -> Path:
