@@ -162,15 +162,19 @@ def test_a_report_without_a_measurement_may_say_unknown() -> None:
     assert same(sent, convert.report_from(over_the_wire(convert.report_message(sent, stamp(), RUN)), PEERS, NOW))
 
 
-def test_the_policy_in_force_is_read_back_through_the_service() -> None:
-    response = convert.fill_policy(GetPolicy.Response(), "reactor1", "optimal", a_plan(), LAYOUT)
-    assert same(a_plan(), convert.policy_from(over_the_wire(response), LAYOUT))
+def test_the_service_answers_with_the_policy_in_force() -> None:
+    plan = a_plan()
+    answer = over_the_wire(convert.fill_policy(GetPolicy.Response(), "reactor1", "optimal", plan, LAYOUT))
+    assert answer.success and (answer.plan_step, answer.horizon) == (plan.step, plan.horizon)
+    assert (tuple(answer.names), tuple(answer.state_names)) == (LAYOUT.inputs, LAYOUT.states)
+    for name in ("nominal_inputs", "nominal_states", "memory_gain", "terminal_state", "terminal_input", "input_lower"):
+        assert np.array_equal(getattr(answer, name), getattr(plan, name).ravel()), name
+    assert np.array_equal(answer.backup_gain, plan.gain.ravel())
 
 
 def test_no_policy_yet_is_said_and_not_made_up() -> None:
-    response = convert.fill_policy(GetPolicy.Response(), "reactor1", "optimal", None, LAYOUT)
-    with pytest.raises(MessageError, match="not decided a step yet"):
-        convert.policy_from(over_the_wire(response), LAYOUT)
+    answer = over_the_wire(convert.fill_policy(GetPolicy.Response(), "reactor1", "optimal", None, LAYOUT))
+    assert not answer.success and "not decided a step yet" in answer.message and len(answer.backup_gain) == 0
 
 
 COMMON = [

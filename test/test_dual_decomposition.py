@@ -1,70 +1,69 @@
 """Shared resources: prices agree with the joint program, and no wish can break the capacity."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import sparse
+from scipy.optimize import brentq
 
 from rmpc_ros.errors import ConfigError
 from rmpc_ros.network.consensus import average_consensus, metropolis_weights, rounds_for
-from rmpc_ros.network.dual_decomposition import resource_participant, resource_program, safe_shares, share_resource
+from rmpc_ros.network.dual_decomposition import safe_shares, share_resource
 from rmpc_ros.network.graph import Graph, topology
-from rmpc_ros.network.model import Agent, Constraint, Cost, Disturbance, Network
-from rmpc_ros.solvers.lp import LinearProgram
+
+RHO = 0.5
 
 
-def heaters(T: int = 4) -> Network:
-    """Three vessels that cool down and are heated by steam from one header; cost: too cold is dear, steam is cheap."""
-    agents = []
-    for n in range(3):
-        agents.append(
-            Agent(
-                f"vessel{n}",
-                A=np.array([[0.9]]),
-                D=np.array([[1.0 + 0.2 * n]]),
-                E=np.array([[0.1]]),
-                x0=np.array([-2.0 - n]),
-                disturbance=Disturbance.box([-1], [1]),
-                constraints=(Constraint(None, np.eye(1), np.array([3.0]), np.zeros(1)),),
-                costs=(Cost("abs", Mx=(1.0 + n) * np.eye(1), first=1), Cost("abs", Mu=0.1 * np.eye(1))),
-            )
-        )
-    return Network(tuple(agents), T)
+@dataclass
+class User:
+    """Would like to use `wanted` (T,), and pays weight/2 for the square of what it does not get."""
+
+    weight: float
+    wanted: np.ndarray
+
+    def solve(self, targets: np.ndarray) -> np.ndarray:
+        return np.maximum((self.weight * self.wanted + RHO * targets) / (self.weight + RHO), 0.0)
+
+    def buys(self, prices: np.ndarray) -> np.ndarray:
+        return np.maximum(self.wanted - prices / self.weight, 0.0)
 
 
-def joint_optimum(network: Network, capacity: np.ndarray) -> tuple[float, np.ndarray]:
-    """All agents and the capacity in one linear program: objective and prices."""
-    programs = [resource_program(network, i, np.ones(1)) for i in range(3)]
-    blocks = sparse.block_diag([p.data.matrix for p in programs], format="csr")
-    start = np.cumsum([0] + [p.data.cost.size for p in programs])
-    rows = np.zeros((capacity.size, start[-1]))
-    for i, p in enumerate(programs):
-        rows[np.arange(capacity.size), start[i] + np.concatenate(p.shared[i, "share"])] = 1.0
-    answer = LinearProgram(
-        np.concatenate([p.data.cost for p in programs]),
-        sparse.vstack([blocks, sparse.csr_array(rows)]),
-        np.concatenate([*[p.data.row_lower for p in programs], np.full(capacity.size, -np.inf)]),
-        np.concatenate([*[p.data.row_upper for p in programs], capacity]),
-        np.concatenate([p.data.lower for p in programs]),
-        np.concatenate([p.data.upper for p in programs]),
-    ).solve()
-    return answer.objective, -answer.row_dual[-capacity.size :]
+def users() -> list[User]:
+    wanted = np.array([[1.0, 2.0, 0.4, 1.5], [2.0, 2.0, 0.3, 0.0], [1.5, 1.0, 0.2, 3.0]])
+    return [User(1.0 + n, wanted[n]) for n in range(3)]
+
+
+def market_prices(everybody: list[User], capacity: np.ndarray) -> np.ndarray:
+    """Where what all buy is the capacity, and 0 where there is enough: optimality of the joint problem."""
+
+    def beyond(price: float, t: int) -> float:
+        return float(sum(user.buys(np.full(capacity.size, price))[t] for user in everybody) - capacity[t])
+
+    return np.array([brentq(beyond, 0, 20, (t,)) if beyond(0, t) > 0 else 0.0 for t in range(capacity.size)])
 
 
 @pytest.mark.parametrize("centre", [True, False])
 def test_prices_and_shares_reach_the_joint_optimum(centre: bool) -> None:
-    network, capacity = heaters(), np.array([2.5, 2.5, 2.0, 2.0])
-    best, prices = joint_optimum(network, capacity)
-    participants = [resource_participant(network, i, np.ones(1), 0.5) for i in range(3)]
+    everybody, capacity = users(), np.array([2.5, 2.5, 2.0, 2.0])
+    prices = market_prices(everybody, capacity)
+    assert np.any(prices > 0.5) and np.any(prices == 0)
     graph = None if centre else topology("chain", 3)
-    result = share_resource(participants, capacity, 0.5, graph=graph, iterations=300)
+    result = share_resource(everybody, capacity, RHO, graph=graph, iterations=500, tolerance=1e-6)
     assert result.converged
-    assert sum(p.cost for p in participants) == pytest.approx(best, rel=1e-3)
+    assert result.prices == pytest.approx(prices, abs=1e-3)
+    for user, share in zip(everybody, result.shares, strict=True):
+        assert share == pytest.approx(user.buys(prices), abs=1e-3)
     assert np.all(result.shares.sum(axis=0) <= capacity + 1e-9)
-    scarce = prices > 0.05
-    assert np.any(scarce)
-    assert result.prices[scarce] == pytest.approx(prices[scarce], abs=0.1)
+
+
+def test_without_a_centre_it_takes_the_rounds_that_the_graph_needs() -> None:
+    """Too few rounds of consensus find no common price on a long chain."""
+    everybody, capacity = [User(1.0, np.full(2, 1.0 + n)) for n in range(8)], np.full(2, 20.0)
+    prices = market_prices(everybody, capacity)
+    found = share_resource(everybody, capacity, RHO, graph=topology("chain", 8), iterations=500, tolerance=1e-6)
+    assert found.converged and found.prices == pytest.approx(prices, abs=1e-3)
 
 
 wish = st.one_of(st.floats(-5, 1e6), st.just(float("nan")))

@@ -14,7 +14,6 @@ from rmpc_ros.mpc.pid_mpc import (
     pid_cost,
     rotated_cost,
     tracking_cost,
-    trust_in_pid,
 )
 from rmpc_ros.studies import pid_matching
 
@@ -169,7 +168,6 @@ def test_blend_goes_from_the_pid_to_the_mpc():
     long = condense(system, other, 60).gain()
     np.testing.assert_allclose(gains[2], long, atol=1e-8)  # with its terminal cost the horizon does not matter
     assert 0 < np.linalg.norm(gains[1] - gains[0]) < np.linalg.norm(gains[2] - gains[0]) + 1e-12
-    assert trust_in_pid(0.0, 1.0) == 0.0 and trust_in_pid(np.inf, 1.0) == 1.0
 
 
 def test_an_unstable_pid_has_no_definite_cost():

@@ -113,13 +113,6 @@ def blend(system: PidSystem, alpha: float, other: StageCost, weight: float = 1.0
     )
 
 
-def trust_in_pid(radius: float, reference: float) -> float:
-    """Blend alpha = radius / (radius + reference): back to the PID as the model's calibrated error radius grows."""
-    if not (radius >= 0 and reference > 0):
-        raise ConfigError(f"radius {radius} and reference {reference}: give radius >= 0 and reference > 0")
-    return 1.0 if np.isinf(radius) else radius / (radius + reference)
-
-
 def rotated_cost(system: PidSystem, weight: float = 1.0) -> StageCost:
     """Positive definite cost with the PID's feedback: Q = K'RK + P - F'PF, S = K'R - F'PG, R - G'PG, terminal P.
 

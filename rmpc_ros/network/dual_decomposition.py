@@ -21,15 +21,9 @@ from typing import Protocol
 import numpy as np
 
 from rmpc_ros.errors import ConfigError
-from rmpc_ros.network.affine_table import Integers, Matrix, Table, Vector
-from rmpc_ros.network.consensus import average_consensus, metropolis_weights
-from rmpc_ros.network.design_local import AgentProgram
+from rmpc_ros.network.affine_table import Matrix, Vector
+from rmpc_ros.network.consensus import average_consensus, metropolis_weights, rounds_for
 from rmpc_ros.network.graph import Graph
-from rmpc_ros.network.local_solver import LocalSolver
-from rmpc_ros.network.model import Network
-from rmpc_ros.network.program_solve import assemble
-from rmpc_ros.network.robust_program import RobustProgram
-from rmpc_ros.network.rollout import Epigraph, add_constraints, add_costs, declare_disturbances, roll_out
 
 
 class Participant(Protocol):
@@ -38,42 +32,6 @@ class Participant(Protocol):
     def solve(self, targets: Vector) -> Vector:
         """Argmin f + rho/2 norm2(c - targets)^2, (T,)."""
         ...
-
-
-def resource_program(network: Network, i: int, use: Vector, epigraph: Epigraph = "constant") -> AgentProgram:
-    """Agent i's problem with its share per stage as shared numbers: use'u(t) <= c(t) for all disturbances, c >= 0.
-
-    Agents that draw from a header may be coupled by it only; dynamic couplings belong to the design with forecast sets.
-
-    Raises
-    ------
-    ConfigError
-        The agent receives signals.
-    """
-    agent = network.agents[i]
-    if agent.couplings:
-        raise ConfigError(f"agent '{agent.name}': shares are found for agents without dynamic couplings")
-    program = RobustProgram()
-    own = declare_disturbances(program, network, [i])
-
-    def knows(_: int, t: int) -> Integers:
-        return np.concatenate([np.empty(0, np.int64), *own[i][:t]])
-
-    run = roll_out(program, network, [i], own, knows, {})[i]
-    add_constraints(program, agent, run, network.horizon)
-    shares = program.new(network.horizon, 0.0)
-    for t in range(network.horizon):
-        share = Table.variables(shares[[t]][:, None], [0])
-        program.robust_le(run.u[t].left(use[None, :]) - share)
-    cost = add_costs(program, agent, run, network.horizon, epigraph)
-    return AgentProgram(i, program, assemble(program), run, cost, {(i, "share"): [s[None] for s in shares]})
-
-
-def resource_participant(network: Network, i: int, use: Vector, rho: float) -> LocalSolver:
-    """A participant that solves agent i's problem."""
-    problem = resource_program(network, i, use)
-    index = np.concatenate(problem.shared[i, "share"])
-    return LocalSolver(problem, index, np.full(index.size, rho))
 
 
 @dataclass(frozen=True)
@@ -104,7 +62,7 @@ def share_resource(
     iterations: int = 200,
     tolerance: float = 1e-4,
     graph: Graph | None = None,
-    mixing_rounds: int = 30,
+    mixing: float = 1e-6,
 ) -> ShareResult:
     """Negotiate shares of one resource.
 
@@ -114,11 +72,13 @@ def share_resource(
     rho : the weight that the participants use too
     guaranteed : (M, T) what each agent may use without asking; default nothing
     graph : where given, the mean excess is agreed on by average consensus over it instead of by a centre
+    mixing : share to which that has shrunk the differences when it counts; how many rounds this takes is the graph's
     """
     count, stages = len(participants), capacity.size
     wishes, slack = np.zeros((count, stages)), capacity.copy()
     estimate, price = np.zeros((count, stages)), np.zeros((count, stages))
     weights = metropolis_weights(graph) if graph is not None else None
+    rounds = rounds_for(weights, mixing) if weights is not None else 0
     excess_history, change_history = [], []
     converged = False
     for _ in range(iterations):
@@ -130,7 +90,7 @@ def share_resource(
             estimate = np.tile(gap, (count, 1))
         else:  # each agent starts from its own wish; the slack and the capacity are shared out equally
             local = (wishes + (slack - capacity) / count) * count / (count + 1)
-            estimate = average_consensus(weights, local, mixing_rounds)
+            estimate = average_consensus(weights, local, rounds)
         price = price + estimate
         excess_history.append(float(np.max(wishes.sum(axis=0) - capacity)))
         change_history.append(float(rho * np.max(np.abs(gap))))

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from rmpc_ros.errors import InfeasibleError
+from rmpc_ros.errors import InfeasibleError, NumericalError
 from rmpc_ros.solvers.lp import solve_lp
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
+TOLERANCE = 1e-6  # normalised: of the limits
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,15 @@ def invariant_boxes(
         factor = min(factor, float(np.min((input_limit - authority) / effort, initial=np.inf)))
         factor = min(factor, float(np.min(limits / (np.abs(limit_rows) @ y), initial=np.inf)))
     factor = max(factor, 1.0)
-    return InvariantBoxes(y * factor, K, factor)
+    boxes = InvariantBoxes(y * factor, K, factor)
+    excess = (one_step_growth(A, B, boxes, w, authority) - 1.0) * boxes.y
+    if np.max(excess) > TOLERANCE:
+        raise NumericalError(
+            f"the boxes of the linear program are not invariant: coordinate {int(np.argmax(excess))} leaves its box of "
+            f"+-{boxes.y[np.argmax(excess)]:.4g} by {np.max(excess):.2g}",
+            "not invariant",
+        )
+    return boxes
 
 
 def one_step_growth(A: Matrix, B: Matrix, boxes: InvariantBoxes, w: Vector, authority: Vector) -> Vector:

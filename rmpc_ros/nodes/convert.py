@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 import rmpc_ros.msg as msg
-from rmpc_ros.errors import MessageError
 from rmpc_ros.mpc.backup import BackupPlan
 from rmpc_ros.network.decision import CONTROLLERS, MODES, Mode, StepReport, kept_word
 from rmpc_ros.network.forecast import ForecastSet, Kind
@@ -211,19 +210,6 @@ def fill_policy(response: Any, agent: str, mode: Mode, plan: BackupPlan | None, 
     response.mode = MODES.index(mode)
     _write_plan(response, plan, layout)
     return response
-
-
-def policy_from(response: Any, layout: Layout) -> BackupPlan:
-    """Checked policy of a response of srv/GetPolicy.
-
-    Raises
-    ------
-    MessageError
-        There is no policy, or it does not fit the layout.
-    """
-    if not response.success:
-        raise MessageError(f"no policy: {response.message}")
-    return _read_plan(response, Check(response), layout)
 
 
 def _write_plan(out: Any, plan: BackupPlan, layout: Layout) -> None:
