@@ -122,7 +122,7 @@ def table(result: dict[str, Any]) -> Iterable[str]:
     yield f"implementable at the end: {result['final_implementable_objective']}"
     after = result["next_step"]
     yield (
-        f"mean error of the next step's first {after['iterations']} iterations: {after['mean_error_warm']:.1e} from the "
+        f"the next step's first {after['iterations']} iterations, mean error: {after['mean_error_warm']:.1e} from the "
         f"state one stage on, {after['mean_error_cold']:.1e} from nothing"
     )
     yield f"agent time per iteration {1e3 * result['agent_seconds_per_iteration']:.2f} ms"
