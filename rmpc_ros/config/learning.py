@@ -174,6 +174,7 @@ class Online(Section):
     sigma: Positive = 2.0  # a fall of the reward counts when it is so many standard errors large
     least_gain: NonNegative = 0.5  # per hour: a policy that is not expected to earn so much more is not tried
     least_margin: Fraction = 0.1  # a policy under which a limit comes nearer than this is rolled back
+    plan_hours: Positive = 24.0  # between two economic plans, where the learner has one
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.05  # promise of the learned sets: share of residuals outside
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
     inflation: Annotated[Number, Field(ge=1)] = 1.2  # learned sets are larger than their promise needs by this factor

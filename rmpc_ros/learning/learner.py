@@ -11,6 +11,8 @@ Policies go through three stages, each a new version in the ledger:
     roll-back   it fell (`canary.fault`), a limit came near, or nobody adopted it: the content before, or none; also
                 any time later
 
+With an economic plan (`day_plan`) policies are its targets instead: "planned", and taken back by its own rule.
+
 Before and after are compared by what the plant earned beyond a replay of the policy before on the same disturbances:
 these cancel in the difference, the linear network's error and what a policy changes do not.
 
@@ -31,6 +33,7 @@ from rmpc_ros.config import PlantConfig
 from rmpc_ros.config.learning import LEAST_MOVES, Move
 from rmpc_ros.errors import ConfigError, DataError
 from rmpc_ros.learning.canary import Standing, fault, standing
+from rmpc_ros.learning.day_plan import DayPlan
 from rmpc_ros.learning.ledger import Ledger
 from rmpc_ros.learning.policy import KINDS, Actor, Policy, check_moves
 from rmpc_ros.learning.replay import Replay
@@ -71,6 +74,7 @@ class Learner:
     seed : of training
     first : a policy to try before any is trained here
     subjects : what is learned
+    day_plan : gives the targets instead of policies that are trained and tried here
 
     Raises
     ------
@@ -88,6 +92,7 @@ class Learner:
         seed: int = 0,
         first: Policy | None = None,
         subjects: tuple[Subject, ...] = SUBJECTS,
+        day_plan: DayPlan | None = None,
     ) -> None:
         if config.learning is None:
             raise ConfigError(f"plant '{config.plant.name}' has no section 'learning': nothing to learn for")
@@ -95,7 +100,7 @@ class Learner:
         self.plant, self.designs, self.ledger, self.seed = config.plant.name, dict(designs), ledger, seed
         self.series = Series(config, designs, MEMORY)
         self.replay = Replay(config, self.series)
-        self._agents, self._subjects = tuple(designs), subjects
+        self._agents, self._subjects, self._day_plan = tuple(designs), subjects, day_plan
         self._bounded = config.learning.actions.bounded()
         self._first = first if not ledger.entries("policy") else None
         if first is not None:
@@ -135,7 +140,8 @@ class Learner:
         self._heard, found = newest, []
         if newest >= self._looked + LOOK:
             self._looked = newest
-            found = self._policies() if "policy" in self._subjects else []
+            if "policy" in self._subjects:
+                found = self._policies() if self._day_plan is None else self._today(self._day_plan)
         if "uncertainty" not in self._subjects:
             return found
         if newest >= self._improved + self.options.every:
@@ -220,6 +226,18 @@ class Learner:
         return bool(np.any(np.abs(ends[1] - ends[0]) > WORTH * half))
 
     # -- policies -----------------------------------------------------------------------------------------------------
+    def _today(self, day_plan: DayPlan) -> list[Update]:
+        """What an economic plan says, where it has something to say."""
+        made = day_plan.think(self.series, next(reversed(self.ledger.entries("policy")), None))
+        if made is None:
+            return []
+        self.rollbacks += made.stage == "roll-back"
+        self._note = made.note
+        actor = Actor("constant", len(self._agents), self.replay.actor.observations, len(LEAST_MOVES))
+        content = _content(actor, made.actions.ravel(), LEAST_MOVES)
+        evidence = self._evidence(made.stage, {}) | made.evidence
+        return [self._enter("policy", self._agents, actor.kind, content, evidence)]
+
     def _policies(self) -> list[Update]:
         """Judge what is on trial, or train something new."""
         stretch = self.series.stretch()
@@ -228,7 +246,7 @@ class Learner:
         latest = next(reversed(self.ledger.entries("policy")), None)
         beyond = self._beyond(None, stretch, self.options.trial)
         self._standing = standing(beyond, stretch.last(len(beyond)).margin)
-        if latest is not None and latest.certificate["stage"] != "roll-back":
+        if latest is not None and latest.certificate["stage"] in ("canary", "everybody"):
             update = self._judge(latest, stretch)
             if update is not None:
                 return [update]
@@ -290,7 +308,7 @@ class Learner:
         stood = (
             u
             for u in reversed(self.ledger.entries("policy"))
-            if u.version < trial and u.certificate["stage"] in ("everybody", "roll-back")
+            if u.version < trial and u.certificate["stage"] in ("everybody", "planned", "roll-back")
         )
         return next(stood, None)
 

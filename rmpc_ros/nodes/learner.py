@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 
 from rmpc_ros.config import load_plant
 from rmpc_ros.errors import ConfigError, DataError, MessageError, RmpcError
+from rmpc_ros.learning.day_plan import DayPlan
 from rmpc_ros.learning.learner import Learner
 from rmpc_ros.learning.ledger import Ledger
-from rmpc_ros.learning.policy import load_policy
+from rmpc_ros.learning.plan import Plan, load_learned
+from rmpc_ros.learning.policy import Policy
 from rmpc_ros.learning.store import CAPACITY, TransitionStore
 from rmpc_ros.learning.transition import Transition
 from rmpc_ros.learning.update import SUBJECTS, Subject, Update
@@ -42,7 +44,13 @@ class LearnerNode(ManagedNode):
     PARAMETERS: ClassVar[tuple[Param, ...]] = (
         Param("store", "", "database of transitions and versions; made where it does not exist"),
         Param("capacity", CAPACITY, "most transitions kept, the oldest go first", low=1, high=10**9),
-        Param("policy", "", "policy file to try first, as a canary like every other"),
+        Param("policy", "", "policy file to try first, as a canary like every other; or a plan's, which then plans"),
+        Param(
+            "market.product", 1.0, "today's factor on the product's price, for a plan", low=0, high=100, read_only=False
+        ),
+        Param(
+            "market.steam", 1.0, "today's factor on the price of steam, for a plan", low=0, high=100, read_only=False
+        ),
         Param("think", True, "learn from what is stored; false: store and acknowledge only"),
         Param("seed", 0, "of everything random in learning", low=0, high=2**31),
     )
@@ -72,10 +80,18 @@ class LearnerNode(ManagedNode):
         try:
             self.store = TransitionStore(path, self.values["capacity"])
             self.ledger = Ledger(path.with_suffix(".versions.db"), self.run)
-            first = load_policy(Path(self.values["policy"])) if self.values["policy"] else None
+            first = load_learned(Path(self.values["policy"])) if self.values["policy"] else None
+            self.day_plan = DayPlan(self.config, first) if isinstance(first, Plan) else None
         except DataError as error:
             raise ConfigError(str(error)) from error
-        self.learner = Learner(self.config, self.designs, self.ledger, self.values["seed"], first)
+        self.learner = Learner(
+            self.config,
+            self.designs,
+            self.ledger,
+            self.values["seed"],
+            first if isinstance(first, Policy) else None,
+            day_plan=self.day_plan,
+        )
         self._closed = False
 
     # -- activate -----------------------------------------------------------------------------------------------------
@@ -156,6 +172,9 @@ class LearnerNode(ManagedNode):
         self._flush()
         if not self.values["think"]:
             return
+        if self.day_plan is not None:
+            prices = (self.get_parameter(f"market.{name}").value for name in ("product", "steam"))
+            self.day_plan.market = (next(prices), next(prices))
         try:
             for update in self.learner.think():
                 self._publish(update, update.agents)

@@ -25,7 +25,7 @@ NEEDED = {  # what a learner's certificates say
     "policy": {"made_at", "stage"},
 }
 SUBJECTS = tuple(NEEDED)
-STAGES = {"canary", "everybody", "roll-back"}
+STAGES = {"canary", "everybody", "planned", "roll-back"}
 LEVELS = ("OK", "WARN", "ERROR", "STALE")
 
 

@@ -134,7 +134,8 @@ def _row(published: tuple[Published, list[str]]) -> str:
     update, agents = published
     certificate = update.certificate
     if update.subject == "policy":
-        why = {"canary": "on trial", "everybody": "passed its trial", "roll-back": "rolled back"}[certificate["stage"]]
+        words = {"canary": "on trial", "everybody": "passed its trial", "planned": "plan of the day"}
+        why = words.get(certificate["stage"], "rolled back")
         if "reason" in certificate:
             why = f"version {certificate['of']} rolled back: {certificate['reason']}"
     else:
