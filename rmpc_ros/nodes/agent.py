@@ -37,7 +37,7 @@ from rmpc_ros.network.ladder import LadderAgent
 from rmpc_ros.network.proposal import from_record, to_record
 from rmpc_ros.nodes import convert, joining, qos
 from rmpc_ros.nodes.agent_part import AgentPart
-from rmpc_ros.nodes.checks import Layout, Peers, Window
+from rmpc_ros.nodes.checks import AHEAD, Layout, Peers, Window
 from rmpc_ros.nodes.cooperation import Rounds
 from rmpc_ros.nodes.designed import designed
 from rmpc_ros.nodes.diagnostics import ERROR, OK, WARN
@@ -63,7 +63,6 @@ LOOKS = 5  # a period is looked at so many times for the phase
 ROUNDING = 1e-6  # of a period: a clock that stands at the period's begin is in it
 FRESH = 1.3  # periods: how long before this one a sensor value may have come that does not say when it was taken
 CONNECT = 10.0  # seconds to wait for a recorder
-AHEAD = 2.0  # periods: a message stamped further ahead of this node's clock is refused
 
 
 def peers_of(designs: Mapping[str, AgentDesign], run: str) -> Peers:
@@ -318,12 +317,9 @@ class AgentNode(ManagedNode):
         return Peers(self.run, {name: self.peers.agents[name]}, tuple(self.peers.agents))
 
     def window(self, first_step: int = 0) -> Window:
-        """Stamps may be ahead of this node's clock by a little: /clock and the message take different ways."""
+        """Steps and stamps that are taken now; any, before this node's clock runs."""
         now = self._now()
-        if now <= 0:
-            return Window(first_step=first_step)
-        latest = now + AHEAD * self.config.period
-        return Window(first_step=first_step, last_step=int(latest / self.config.period), latest=latest)
+        return Window.until(now, self.config.period, first_step) if now > 0 else Window(first_step=first_step)
 
     def _on_get_policy(self, _: Any, response: Any) -> Any:
         decided = self._last is not None

@@ -20,6 +20,7 @@ from rmpc_ros.errors import MessageError
 Vector = NDArray[np.float64]
 Word = TypeVar("Word", bound=str)
 
+AHEAD = 2.0  # periods: a message stamped further ahead of the receiver's clock is refused
 PERIOD_TOLERANCE = 1e-9  # relative; the period is a setting, not a measurement
 
 
@@ -70,6 +71,12 @@ class Window:
     last_step: int = 2**64 - 1
     earliest: float = -math.inf
     latest: float = math.inf
+
+    @staticmethod
+    def until(now: float, period: float, first_step: int = 0) -> Window:
+        """What a clock that says `now` [s] allows: `AHEAD` periods more, since /clock and messages take different ways."""
+        latest = now + AHEAD * period
+        return Window(first_step=first_step, last_step=int(latest / period), latest=latest)
 
 
 ANY_TIME = Window()

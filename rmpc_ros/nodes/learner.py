@@ -26,7 +26,7 @@ from rmpc_ros.msg import TransitionAck
 from rmpc_ros.network.system import design_agents
 from rmpc_ros.nodes import convert_learning, qos
 from rmpc_ros.nodes.agent import peers_of
-from rmpc_ros.nodes.checks import Peers
+from rmpc_ros.nodes.checks import Peers, Window
 from rmpc_ros.nodes.convert_learning import UPDATE_MESSAGES
 from rmpc_ros.nodes.diagnostics import ERROR, OK
 from rmpc_ros.nodes.managed import ONLOOKER, ManagedNode
@@ -101,6 +101,7 @@ class LearnerNode(ManagedNode):
             self._open_files()
         self._held: list[tuple[Transition, int]] = []
         self._said: dict[str, int] = {}
+        self._early = 0
         self._tally = dict.fromkeys(("stored", "known", "conflicting", "dropped"), 0)
         for agent in self.config.agents:
             steps = self.store.newest(self.run, agent)
@@ -125,8 +126,12 @@ class LearnerNode(ManagedNode):
 
     # -- transitions in -----------------------------------------------------------------------------------------------
     def _on_transition(self, peers: Peers, agent: str, message: TransitionMessage) -> None:
+        now = float(self.get_clock().now().nanoseconds) * 1e-9
+        if now <= 0:  # no /clock yet: a step that will never come could not be told from others; all are sent again
+            self._early += 1
+            return
         try:
-            transition = convert_learning.transition_from(message, peers)
+            transition = convert_learning.transition_from(message, peers, Window.until(now, self.config.period))
             if transition.agent != agent:
                 raise MessageError(
                     f"unknown agent: Transition of '{transition.agent}', field agent: came on the topic of '{agent}'"
@@ -153,7 +158,11 @@ class LearnerNode(ManagedNode):
         for what in self._tally:
             self._tally[what] += getattr(done, what)
         self.diagnostics.say(
-            "store", OK, f"{len(self.store)} transitions of at most {self.store.capacity}", **self._tally
+            "store",
+            OK,
+            f"{len(self.store)} transitions of at most {self.store.capacity}",
+            before_the_clock=self._early,
+            **self._tally,
         )
         self._tell_acknowledged()
         if self.values["think"]:
