@@ -89,6 +89,17 @@ def test_new_set_data_and_states_give_the_same_as_compiling_again(name):
     assert warm.objective == pytest.approx(cold.objective, rel=1e-7, abs=1e-7)
 
 
+@pytest.mark.parametrize(("solver", "cost"), [("highs", "inf"), ("piqp", "nominal"), ("clarabel", "nominal")])
+def test_a_refused_call_does_not_leave_the_solver_with_half_of_the_new_set(solver, cost):
+    first, second = Box([-1, -1], [1, 1]), Box([-0.5, -0.4], [0.5, 0.4])
+    kept = random_program(first, 3, cost).compile(1e-9, solver)
+    kept.solve(x0=[0.1, 0.2])
+    with pytest.raises(ConfigError, match="'x0'"):
+        kept.solve(noise=Product([second] * 2), x0=[np.nan, 0.0])
+    fresh = random_program(second, 3, cost).compile(1e-9, solver)
+    assert kept.solve(x0=[0.1, 0.2]).objective == pytest.approx(fresh.solve(x0=[0.1, 0.2]).objective, abs=1e-6)
+
+
 @pytest.mark.parametrize("cost", ["worst", "inf", "nominal_inf", "nominal", "expected", "squares"])
 def test_solvers_agree_where_more_than_one_fits(cost):
     x0 = np.array([0.3, -0.2])

@@ -17,7 +17,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,12 +26,11 @@ from rmpc_ros.errors import ConfigError, IllScaledError, InfeasibleError, SetErr
 from rmpc_ros.robust.affine import CONSTANT, NOMINAL, Affine, Vector
 from rmpc_ros.robust.backends import Backend, ProgramData, choose_backend, infeasibility_weights
 from rmpc_ros.robust.entries import Entries, RightSide, Terms, objective_data
-from rmpc_ros.robust.policy import AffinePolicy
+from rmpc_ros.robust.solution import Solution
 from rmpc_ros.robust.uncertain_program import Members, RobustConstraint, UncertainProgram
 from rmpc_ros.sets.base import ConicForm, UncertaintySet
 from rmpc_ros.sets.box import Box
 from rmpc_ros.sets.cones import dual_map
-from rmpc_ros.sets.lifting import Saturation
 from rmpc_ros.solvers.conic import Cone
 
 SCALE_LIMIT = 1e12  # largest accepted ratio of two coefficients of the compiled matrix
@@ -46,39 +44,6 @@ class _Row:
     nominal: Terms
     weights: list[tuple[int, str, int, float]]
     numbers: list[tuple[str, Vector]]
-
-
-class Solution(NamedTuple):
-    """A checked optimum: values (n,) of the decisions, objective, solver's name, seconds of the whole solve."""
-
-    program: UncertainProgram
-    values: Vector
-    parameters: Vector
-    objective: float
-    solver: str
-    seconds: float
-
-    def value(self, expression: Affine) -> Vector:
-        """An expression at its nominal part (column 0), (rows,)."""
-        return self.coefficients(expression)[:, 0]
-
-    def coefficients(self, expression: Affine) -> NDArray[np.float64]:
-        """e(w) = C [1; w]: the matrix C (rows, 1 + d)."""
-        return expression.evaluate(self.values, self.parameters, self.program.columns)
-
-    def policy(self, name: str, saturation: Saturation | None = None) -> AffinePolicy:
-        """The affine policy of a decision.
-
-        With `saturation` the program's only uncertain vector is the lifted (w, phi(w)): the policy keeps its gain on
-        the second half and applies phi itself.
-        """
-        coefficients = self.coefficients(self.program.decisions[name])
-        gain = coefficients[:, 1:]
-        if saturation is not None:
-            plain, gain = np.split(gain, 2, axis=1)
-            if np.any(plain):
-                raise ConfigError(f"decision '{name}' acts on w itself, not only on phi(w)")
-        return AffinePolicy(coefficients[:, 0], gain, name, saturation)
 
 
 class CompiledProgram:
@@ -277,6 +242,7 @@ class CompiledProgram:
         S = self.objective_constant
         self._constant = None if S[:-1].any() or S[-1, :-1].any() else float(S[-1, -1])
         self._load()
+        self._matrix_changed = False
         self.backend: Backend = choose_backend(solver, self.data, tolerance)
 
     def _check_scale(self, matrix: sparse.csc_matrix) -> None:
@@ -321,10 +287,9 @@ class CompiledProgram:
         return self._write(data)
 
     def _write(self, data: Mapping[str, ArrayLike | UncertaintySet]) -> bool:
-        matrix_changed = False
         for name, value in data.items():
             if name in self._sets and isinstance(value, UncertaintySet):
-                matrix_changed |= self._set(name, value)
+                self._matrix_changed |= self._set(name, value)
             elif name in self._places and not isinstance(value, UncertaintySet):
                 size, where = self._places[name]
                 vector = np.asarray(value, float)
@@ -336,7 +301,8 @@ class CompiledProgram:
                 known = ", ".join([*self._sets, *self.program.parameters])
                 raise ConfigError(f"'{name}' is no set or parameter of this program; known: {known}")
         self._load()
-        return matrix_changed
+        changed, self._matrix_changed = self._matrix_changed, False  # true also after a call that was refused halfway
+        return changed
 
     def _set(self, name: str, members: UncertaintySet) -> bool:
         before = self._sets[name]

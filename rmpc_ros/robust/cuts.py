@@ -21,7 +21,8 @@ from scipy import sparse
 from rmpc_ros.errors import ConfigError, NumericalError
 from rmpc_ros.robust.affine import CONSTANT, Affine, Relation
 from rmpc_ros.robust.backends import Clarabel, Piqp, ProgramData
-from rmpc_ros.robust.compiled import CompiledProgram, Solution
+from rmpc_ros.robust.compiled import CompiledProgram
+from rmpc_ros.robust.solution import Solution
 from rmpc_ros.robust.uncertain_program import UncertainProgram
 from rmpc_ros.sets.base import UncertaintySet
 
