@@ -13,6 +13,7 @@ from rmpc_ros.config import load_plant
 from rmpc_ros.config.sections import PidLoop
 from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import ConfigError, DataError, RmpcError
+from rmpc_ros.learning.intervals import confidence_interval
 from rmpc_ros.mpc.backup import PlanFollower
 from rmpc_ros.mpc.pid_bank import PidBank, PidMpcBank
 from rmpc_ros.mpc.pid_mpc import OutputLimits
@@ -23,7 +24,7 @@ from rmpc_ros.network.loop_design import design_loops, own_block, reach
 from rmpc_ros.network.system import design_agents
 from rmpc_ros.plants import make_plant
 from rmpc_ros.run import mode as mode_command
-from rmpc_ros.studies.ladder import STUDY, interval, paired, schedule
+from rmpc_ros.studies.ladder import STUDY, paired, schedule
 
 AGENTS = ("reactor1", "reactor2", "separator")
 
@@ -379,8 +380,8 @@ def test_paired_differences_have_the_sign_of_an_improvement():
     assert step["difference"] == pytest.approx(-0.35 / 3)
     assert step["interval"][0] < step["difference"] < step["interval"][1]
     assert step["better_on"] == 3
-    assert interval(np.array([1.0])) == [-np.inf, np.inf]  # one seed shows nothing
-    assert interval(np.array([2.0, 2.0])) == [2.0, 2.0]
+    assert confidence_interval(np.array([1.0])) == [-np.inf, np.inf]  # one seed shows nothing
+    assert confidence_interval(np.array([2.0, 2.0])) == [2.0, 2.0]
 
 
 def test_the_schedule_changes_every_agent_and_visits_every_pair():

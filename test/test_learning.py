@@ -19,8 +19,9 @@ from rmpc_ros.learning.cross_entropy import CemOptions, CemState, first_state, i
 from rmpc_ros.learning.day import RobustDays
 from rmpc_ros.learning.economics import TERMS, reward_terms, total
 from rmpc_ros.learning.env import CampaignEnv
-from rmpc_ros.learning.evaluate import Outcome, confidence_interval, contestants, evaluate, live, mean_outcome, myopic
+from rmpc_ros.learning.evaluate import Outcome, contestants, evaluate, live, mean_outcome, myopic
 from rmpc_ros.learning.experience import TRAINING_SEEDS
+from rmpc_ros.learning.intervals import confidence_interval
 from rmpc_ros.learning.objectives import campaign_objective
 from rmpc_ros.learning.policy import KINDS, Actor, Policy, load_policy
 from rmpc_ros.learning.rollouts import Workers

@@ -7,7 +7,7 @@ import pytest
 
 from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import ConfigError
-from rmpc_ros.learning.evaluate import confidence_interval
+from rmpc_ros.learning.intervals import confidence_interval
 from rmpc_ros.learning.rollouts import PlantFile, Workers, spread
 
 WEIGHTS = np.array([1.0, 2.0, 3.0])

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from rmpc_ros.config.learning import LEAST_MOVES, MOVES
 from rmpc_ros.errors import DataError
@@ -28,6 +27,7 @@ from rmpc_ros.learning.case import HOURS, LearningCase
 from rmpc_ros.learning.day import DayModel, RobustDays
 from rmpc_ros.learning.economics import reward_terms, total
 from rmpc_ros.learning.experience import TRAINING_SEEDS
+from rmpc_ros.learning.intervals import confidence_interval
 from rmpc_ros.learning.plan import LONGER, Plan
 from rmpc_ros.learning.policy import Policy
 from rmpc_ros.learning.rollouts import PlantFile, Workers, spread
@@ -40,7 +40,6 @@ Array = NDArray[np.float64]
 Act = Callable[[Array, Campaigns], Array]
 
 GRID = np.linspace(-1.0, 1.0, 7)  # of each agent's set-point, myopic optimisation
-CONFIDENCE = 0.95
 HELD_OUT = 1000
 REFERENCES = ("published", "nominal_optimal", "best_constant", "myopic")
 ENDS = {
@@ -354,9 +353,3 @@ def summarise(outcomes: Mapping[str, Sequence[Outcome]], reference: str) -> dict
             "terms_per_hour": {t: float(np.mean([o.terms[t] for o in rows])) for t in rows[0].terms},
         }
     return out
-
-
-def confidence_interval(values: Array) -> list[float]:
-    """Student's interval of the mean at 95 %."""
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return [float(values.mean() - half), float(values.mean() + half)]

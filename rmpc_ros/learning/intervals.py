@@ -17,7 +17,7 @@ def half_width(values: ArrayLike, confidence: float = CONFIDENCE) -> float:
     return float(stats.t.ppf((1 + confidence) / 2, v.size - 1) * v.std(ddof=1) / np.sqrt(v.size))
 
 
-def interval(values: ArrayLike, confidence: float = CONFIDENCE) -> list[float]:
+def confidence_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> list[float]:
     """The interval [low, high] around the mean."""
-    mean, half = float(np.mean(values)), half_width(values, confidence)
+    mean, half = float(np.mean(np.asarray(values, float))), half_width(values, confidence)
     return [mean - half, mean + half]

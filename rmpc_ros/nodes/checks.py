@@ -74,7 +74,7 @@ class Window:
 
     @staticmethod
     def until(now: float, period: float, first_step: int = 0) -> Window:
-        """What a clock that says `now` [s] allows: `AHEAD` periods more, since /clock and messages take different ways."""
+        """What a clock that says `now` [s] allows: `AHEAD` periods more, as /clock and messages take different ways."""
         latest = now + AHEAD * period
         return Window(first_step=first_step, last_step=int(latest / period), latest=latest)
 

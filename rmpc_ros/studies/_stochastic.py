@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from rmpc_ros.errors import DataError
+from rmpc_ros.learning.intervals import half_width
 from rmpc_ros.mpc.stochastic import METHODS, StochasticMpc, StochasticProblem, samples_needed
 from rmpc_ros.sets.lifting import Saturation
 from rmpc_ros.studies.registry import Settings
@@ -78,7 +78,7 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
     v = np.asarray(values, float)
     if v.size < 2:
         return {"mean": float(v.mean()), "ci95": None}
-    return {"mean": float(v.mean()), "ci95": float(stats.t.ppf(0.975, v.size - 1) * v.std(ddof=1) / np.sqrt(v.size))}
+    return {"mean": float(v.mean()), "ci95": half_width(v)}
 
 
 def compared(loops: Mapping[str, Sequence[Mapping[str, Any]]], cost: str) -> dict[str, Any]:

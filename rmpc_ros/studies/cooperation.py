@@ -20,11 +20,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from rmpc_ros.config import PlantConfig, load_plant
 from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import ConfigError
+from rmpc_ros.learning.intervals import half_width
 from rmpc_ros.mpc.local import Matrix, Vector
 from rmpc_ros.network.agent import Agent
 from rmpc_ros.network.agent_design import AgentDesign
@@ -163,11 +163,7 @@ def _summary(loops: dict[str, list[LoopResult]]) -> dict[str, Any]:
     for mode in ("cooperative", "joint"):
         saved = 1 - cost[mode] / cost["robust"]
         out[mode]["saved_percent"] = float(100 * np.mean(saved))
-        out[mode]["saved_percent_ci95"] = (
-            float(100 * stats.t.ppf(0.975, len(saved) - 1) * np.std(saved, ddof=1) / np.sqrt(len(saved)))
-            if len(saved) > 1
-            else None
-        )
+        out[mode]["saved_percent_ci95"] = 100 * half_width(saved) if len(saved) > 1 else None
         out[mode]["seeds_better"] = int(np.sum(saved > 0))
     return out
 

@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from rmpc_ros.config import load_plant
 from rmpc_ros.config.shipped import shipped_plant
+from rmpc_ros.learning.intervals import confidence_interval
 from rmpc_ros.learning.learner import Learner
 from rmpc_ros.learning.ledger import Ledger
 from rmpc_ros.learning.together import Together
@@ -47,7 +47,9 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         trainer.add(before.transitions)
         stretch = trainer.series.stretch()
         assert stretch is not None
-        parameters = trainer.replay.improve(None, stretch.x[0], stretch.w, settings["training_seed"])
+        parameters = trainer.replay.improve(
+            None, stretch.x[0], stretch.w, settings["training_seed"], int(stretch.steps[0])
+        )
         actor = trainer.replay.actor
         content = {"agents": actor.agents, "observations": actor.observations, "actions": actor.actions}
         policy = Update("policy", config.plant.name, (), 1, "affine", content | {"parameters": parameters.tolist()}, {})
@@ -78,11 +80,10 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     tuned = np.array([row["reward"].mean() for row in series["tuned"]])
     for name, rows in series.items():
         gain = np.array([row["reward"].mean() for row in rows]) - tuned
-        low, high = _interval(gain)
         result["runs"][name] = {
             "reward_per_hour": float(np.mean([row["reward"].mean() for row in rows])),
             "gain_per_hour": float(gain.mean()),
-            "gain_ci95": [low, high],
+            "gain_ci95": confidence_interval(gain),
             "share_last": float(np.mean([row["share"][-1] for row in rows])),
             "share_mean": float(np.mean([row["share"].mean() for row in rows])),
             "width_mean": float(np.mean([row["width"][block:].mean() for row in rows])),
@@ -102,17 +103,9 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         for name in ("policy_online_sets", "policy_static_sets")
     )
     result["online_over_static_per_hour"] = float((online - static).mean())
-    result["online_over_static_ci95"] = list(_interval(online - static))
+    result["online_over_static_ci95"] = confidence_interval(online - static)
     result["picture"] = str(_draw(result, config.period, folder / "interaction_sets.png"))
     return result
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    """Student's 95 % interval of a mean; infinite for a single value."""
-    if len(values) < 2:
-        return float("-inf"), float("inf")
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return float(values.mean() - half), float(values.mean() + half)
 
 
 def _blocks(rows: list[np.ndarray], block: int) -> list[float]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from scipy import stats
 
+from rmpc_ros.learning.intervals import confidence_interval
 from rmpc_ros.learning.policy import Policy, load_policy
 from rmpc_ros.mpc.local import Vector
 from rmpc_ros.network.decision import CONTROLLERS
@@ -70,15 +70,6 @@ def run_study(settings: Settings, folder: Path) -> dict[str, Any]:
 
 
 # -- rungs ------------------------------------------------------------------------------------------------------------
-def interval(values: Vector) -> list[float]:
-    """95 % interval of the mean, Student's t; infinite for a single value."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return [float("-inf"), float("inf")]
-    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return [mean - half, mean + half]
-
-
 def paired(lower: Vector, upper: Vector) -> dict[str, Any]:
     """Difference upper minus lower rung, seed by seed; `percent` of the lower rung's mean."""
     mean = float(np.mean(upper - lower))
@@ -88,7 +79,7 @@ def paired(lower: Vector, upper: Vector) -> dict[str, Any]:
         "to": float(np.mean(upper)),
         "difference": mean,
         "percent": 100.0 * mean / base if base else 0.0,
-        "interval": interval(upper - lower),
+        "interval": confidence_interval(upper - lower),
         "better_on": int(np.sum(upper < lower)),
     }
 
@@ -100,11 +91,11 @@ def _falls(step: dict[str, Any]) -> bool:
 
 def _summary(outcomes: list[Outcome], cost: Vector, violations: Vector) -> dict[str, Any]:
     return {
-        "cost": {"mean": float(np.mean(cost)), "interval": interval(cost)},
+        "cost": {"mean": float(np.mean(cost)), "interval": confidence_interval(cost)},
         "violations": {
             "total": int(np.sum(violations)),
             "mean": float(np.mean(violations)),
-            "interval": interval(violations),
+            "interval": confidence_interval(violations),
         },
         "worst_margin": min(o.loop.worst_margin for o in outcomes),
         "promises_broken": sum(o.loop.promises_broken for o in outcomes),

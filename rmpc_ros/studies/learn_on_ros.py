@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import RmpcError
-from rmpc_ros.learning.intervals import interval
+from rmpc_ros.learning.intervals import confidence_interval
 from rmpc_ros.report.data import RunData, read_run
 from rmpc_ros.report.learning import profit
 from rmpc_ros.studies.registry import Settings, Study
@@ -47,10 +47,13 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     for key in GAINS:
         values = [pair[key] for pair in pairs if pair[key] is not None]
         result[key] = float(np.mean(values)) if values else None
-        result[f"{key}_ci95"] = interval(values) if len(values) > 1 else None
+        result[f"{key}_ci95"] = confidence_interval(values) if len(values) > 1 else None
     for key in ("set_share_last", "set_share_smallest"):
         result[key] = float(np.mean([pair[key] for pair in pairs]))
-    result["set_share_last_ci95"] = interval([p["set_share_last"] for p in pairs]) if len(pairs) > 1 else None
+    shares = [pair["set_share_last"] for pair in pairs]
+    result["set_share_last_ci95"] = confidence_interval(shares) if len(pairs) > 1 else None
+        confidence_interval([p["set_share_last"] for p in pairs]) if len(pairs) > 1 else None
+    )
     for key in ("policies_adopted", "roll_backs", "sets_published", "refused_updates", "promises_broken_learned"):
         result[key] = sum(pair[key] for pair in pairs)
     for key in ("violations", "promises_broken_alone", "steps_missed", "restarts"):

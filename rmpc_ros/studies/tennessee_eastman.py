@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rmpc_ros.errors import ConfigError
 from rmpc_ros.learning.cross_entropy import CemOptions, first_state, iterate
-from rmpc_ros.learning.evaluate import confidence_interval
+from rmpc_ros.learning.intervals import confidence_interval
 from rmpc_ros.learning.policy import KINDS, Actor, Policy
 from rmpc_ros.learning.tennessee_eastman import AGENTS, TERMS, TennesseeEastman, actor
 from rmpc_ros.studies.registry import Settings, Study

@@ -24,7 +24,8 @@ from rmpc_ros.errors import ConfigError
 from rmpc_ros.learning.campaign import Campaigns
 from rmpc_ros.learning.case import learning_case
 from rmpc_ros.learning.day import RobustDays
-from rmpc_ros.learning.evaluate import Act, Outcome, confidence_interval, live
+from rmpc_ros.learning.evaluate import Act, Outcome, live
+from rmpc_ros.learning.intervals import confidence_interval
 from rmpc_ros.learning.planner import Planner, Situation
 from rmpc_ros.learning.surrogate import identify_surrogate
 from rmpc_ros.learning.value_training import ValueTrainer
