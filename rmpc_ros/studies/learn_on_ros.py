@@ -52,8 +52,6 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         result[key] = float(np.mean([pair[key] for pair in pairs]))
     shares = [pair["set_share_last"] for pair in pairs]
     result["set_share_last_ci95"] = confidence_interval(shares) if len(pairs) > 1 else None
-        confidence_interval([p["set_share_last"] for p in pairs]) if len(pairs) > 1 else None
-    )
     for key in ("policies_adopted", "roll_backs", "sets_published", "refused_updates", "promises_broken_learned"):
         result[key] = sum(pair[key] for pair in pairs)
     for key in ("violations", "promises_broken_alone", "steps_missed", "restarts"):
