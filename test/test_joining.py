@@ -124,7 +124,7 @@ def test_a_newcomer_whose_connection_touches_no_other_agent_is_one_clear_error(c
     heavier[1] *= 1.1
     join = Join(agent="mass2", parameters={"m": heavier})
     alone = apart.model_copy(update={"network": apart.network.model_copy(update={"join": join})})
-    with pytest.raises(ConfigError, match="'mass2' has no host: .* there is nobody to ask"):
+    with pytest.raises(ConfigError, match=r"'mass2' has no host: .* there is nobody to ask"):
         plan_join(apart, joined_plant(alone), "mass2")
 
 

@@ -16,19 +16,19 @@ import pytest
 
 pytest.importorskip("rmpc_ros.msg", reason="needs the package's messages (make setup)")
 
-import rclpy
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rmpc_ros.msg import AgentReport
 from rmpc_ros.srv import SetMode
+from ros_plant import make, own_domain
 
 from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
 from rmpc_ros.network.journal import Journal, facts_of
 from rmpc_ros.nodes import qos
 from rmpc_ros.nodes.agent import AgentNode
-from rmpc_ros.nodes.process import make_executor, node_class
+from rmpc_ros.nodes.process import make_executor
 
 pytestmark = pytest.mark.processes
 
@@ -45,16 +45,7 @@ class Plant:
         specs = bringup.node_specs(
             config, FILE, run="r", duration=36.0 * 1_000_000, executor="single", mode="pid", journals=journals
         )
-        self.nodes = {
-            s.label: node_class(s.kind)(
-                s.name,
-                namespace=s.namespace,
-                parameter_overrides=[Parameter(key, value=value) for key, value in s.parameters.items()],
-                use_global_arguments=False,
-            )
-            for s in specs
-            if s.kind in ("agent", "plant")
-        }
+        self.nodes = {s.label: make(s) for s in specs if s.kind in ("agent", "plant")}
         self.operator = Node("operator", use_global_arguments=False)
         self.reports: dict[str, list[AgentReport]] = {name: [] for name in config.agents}
         for name, heard in self.reports.items():
@@ -99,16 +90,10 @@ class Plant:
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
-    from rmpc_ros.run.domain import Domain
-
-    with Domain() as domain, pytest.MonkeyPatch.context() as patch:
-        for key, value in domain.environment.items():
-            patch.setenv(key, value)
-        rclpy.init()
+    with own_domain():
         made = Plant(tmp_path_factory.mktemp("journals"))
         yield made
         made.close()
-        rclpy.try_shutdown()
 
 
 def test_all_agents_start_on_the_wanted_rung(plant: Plant) -> None:

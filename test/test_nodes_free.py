@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("rmpc_ros.msg", reason="needs the package's messages (make setup)")
 
-import rclpy
-from rclpy.parameter import Parameter
 from rmpc_ros.msg import Command
+from ros_plant import begin, end, own_domain
+from ros_plant import make as node_of
 
 from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
@@ -22,7 +22,6 @@ from rmpc_ros.nodes import convert
 from rmpc_ros.nodes.agent import PHASE, AgentNode
 from rmpc_ros.nodes.checks import Layout
 from rmpc_ros.nodes.plant import CLOCK_TICKS, PlantNode
-from rmpc_ros.nodes.process import node_class
 
 pytestmark = pytest.mark.processes
 
@@ -32,27 +31,16 @@ PERIOD = 36.0
 
 @pytest.fixture(autouse=True)
 def ros() -> Iterator[None]:
-    from rmpc_ros.run.domain import Domain
-
-    with Domain() as domain, pytest.MonkeyPatch.context() as patch:
-        for key, value in domain.environment.items():
-            patch.setenv(key, value)
-        rclpy.init()
+    with own_domain():
         yield
-        rclpy.try_shutdown()
 
 
 def make(kind: str, **changes: Any) -> Any:
     spec = next(
         s for s in bringup.node_specs(load_plant(FILE), FILE, run="r", timing="free", speed=1.0) if s.kind == kind
     )
-    node = node_class(kind)(
-        spec.name,
-        namespace=spec.namespace,
-        parameter_overrides=[Parameter(k, value=v) for k, v in {**spec.parameters, **changes}.items()],
-        use_global_arguments=False,
-    )
-    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    node = node_of(spec, **changes)
+    begin(node)
     return node
 
 
@@ -93,8 +81,7 @@ class Hand:
         self.node._on_applied(convert.measurement_message(word, self._inputs, self.node.stamp(), "r"))
 
     def end(self) -> None:
-        for transition in (self.node.trigger_deactivate, self.node.trigger_shutdown, self.node.destroy_node):
-            transition()
+        end(self.node)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,11 +14,10 @@ import pytest
 
 pytest.importorskip("rmpc_ros.msg", reason="needs the package's messages (make setup)")
 
-import rclpy
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from rmpc_ros.msg import Command, ForecastSet, Measurement
 from rmpc_ros.srv import GetPolicy
+from ros_plant import PlantHere, begin, end, make, own_domain
 
 from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
@@ -31,7 +29,6 @@ from rmpc_ros.nodes.agent import AgentNode
 from rmpc_ros.nodes.convert_learning import acknowledgement_message
 from rmpc_ros.nodes.managed import ManagedNode
 from rmpc_ros.nodes.plant import PlantNode
-from rmpc_ros.nodes.process import make_executor, node_class
 from rmpc_ros.nodes.round import Inputs
 from rmpc_ros.nodes.transitions import Transitions
 
@@ -40,75 +37,33 @@ pytestmark = pytest.mark.processes
 FILE = Path(__file__).parents[1] / "config" / "reactor_separator.yaml"
 STEPS = 12
 BASE = "/reactor_separator"
-RUNS = itertools.count()
 NOISE = Callable[[int, PlantNode], None]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def ros() -> Iterator[None]:
-    from rmpc_ros.run.domain import Domain
-
-    with Domain() as domain, pytest.MonkeyPatch.context() as patch:
-        for key, value in domain.environment.items():
-            patch.setenv(key, value)
-        rclpy.init()
+    with own_domain():
         yield
-        rclpy.try_shutdown()
-
-
-def make(spec: bringup.NodeSpec, **changes: Any) -> ManagedNode:
-    parameters = {**spec.parameters, **changes}
-    return node_class(spec.kind)(
-        spec.name,
-        namespace=spec.namespace,
-        parameter_overrides=[Parameter(key, value=value) for key, value in parameters.items()],
-        use_global_arguments=False,
-    )
 
 
 def run(
     noise: Callable[[dict[str, Any]], NOISE] | None, **changes: dict[str, Any]
 ) -> tuple[np.ndarray, dict[str, ManagedNode]]:
     """The whole plant in this process for some steps; `noise` speaks between them. Returns what was applied (k, nu)."""
-    config = load_plant(FILE)
-    outer = f"run{next(RUNS)}"  # names of their own: the graph still shows the nodes of the test before
-    specs = bringup.node_specs(config, FILE, run="r", duration=36.0 * STEPS, executor="single", namespace=outer)
     # Without rounds, whose time depends on how busy the machine is; test_nodes_cooperation is about them.
-    alone = {s.label: {"mode": "robust"} for s in specs if s.kind == "agent"}
-    nodes = {
-        s.label: make(s, **alone.get(s.label, {}), **changes.get(s.label, {}))
-        for s in specs
-        if s.kind in ("agent", "plant")
-    }
-    plant = nodes["plant"]
-    assert isinstance(plant, PlantNode)
-    stranger = Node("stranger", namespace=f"/{outer}{BASE}", use_global_arguments=False)
-    executor = make_executor("single")
-    for node in [*nodes.values(), stranger]:
-        executor.add_node(node)
-    assert all(node.start() for node in nodes.values())
-    speak = noise({"node": stranger, "nodes": nodes}) if noise else None
-    applied, advance = [], plant.sim.step
+    alone = {name: {"mode": "robust", **changes.pop(name, {})} for name in load_plant(FILE).agents}
+    here = PlantHere(FILE, changes={**alone, **changes}, duration=36.0 * STEPS)
+    speak = noise({"node": here.other, "nodes": here.nodes}) if noise else None
+    applied = []
 
-    def step(inputs: dict[str, np.ndarray], *more: Any) -> None:
-        applied.append(np.concatenate([inputs[name] for name in config.agents]))
-        advance(inputs, *more)
+    def after(k: int, inputs: dict[str, np.ndarray]) -> None:
+        applied.append(np.concatenate([inputs[name] for name in here.config.agents]))
         if speak:
-            speak(plant.k, plant)
+            speak(k, here.plant)
 
-    plant.sim.step = step  # type: ignore[method-assign]
-    until = time.monotonic() + 150  # the plant begins after 60 s even if the graph still shows nodes of the test before
-    while plant.exit_status is None and time.monotonic() < until:
-        executor.spin_once(timeout_sec=0.1)
-    for _ in range(200):  # what is still on its way
-        executor.spin_once(timeout_sec=0.0)
-    for node in nodes.values():
-        node.stop()
-    for node in [*nodes.values(), stranger]:
-        executor.remove_node(node)
-        node.destroy_node()
-    assert plant.exit_status == 0
-    return np.array(applied), nodes
+    here.run(after)
+    here.close()
+    return np.array(applied), here.nodes
 
 
 def flood(tools: dict[str, Any]) -> NOISE:
@@ -294,7 +249,7 @@ def test_an_acknowledgement_of_a_step_to_come_does_not_empty_the_outbox(tmp_path
         outbox=str(tmp_path / "outbox"),
     )
     assert isinstance(node, AgentNode)
-    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    begin(node)
     (part,) = [part for part in node.parts if isinstance(part, Transitions)]
     node.round.own(7, node.design.steady_state, 0.0)
     node.round.take()
@@ -302,15 +257,13 @@ def test_an_acknowledgement_of_a_step_to_come_does_not_empty_the_outbox(tmp_path
         part._on_acknowledgement(acknowledgement_message({node.agent: step}, node.stamp(), "r"))
     assert node.diagnostics.rejected["future"] == 1
     assert part._outbox.acknowledged == 5
-    node.trigger_deactivate()
-    node.trigger_shutdown()
-    node.destroy_node()
+    end(node)
 
 
 def test_an_agent_believes_its_own_sensors_and_sound_promises_and_gives_its_word_only_on_disk() -> None:
     node = make(bringup.node_specs(load_plant(FILE), FILE, run="r")[0], autostart=False, mode="robust")
     assert isinstance(node, AgentNode)
-    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    begin(node)
     other = node.peers.agents["reactor2"]
     stray = convert.Measurement("reactor2", 0, node.designs["reactor2"].steady_state)
     node._on_measurement(convert.measurement_message(stray, other, node.stamp(), "r"))
@@ -326,9 +279,7 @@ def test_an_agent_believes_its_own_sensors_and_sound_promises_and_gives_its_word
     assert node._commit(decision, True) is decision.forecast and node.renewed(decision)
     afresh = replace(decision, forecast=replace(decision.forecast, iteration=1))
     assert node._commit(afresh, False) is afresh.forecast and not node.renewed(afresh)
-    node.trigger_deactivate()
-    node.trigger_shutdown()
-    node.destroy_node()
+    end(node)
 
 
 def test_a_shorter_promise_may_not_hide_an_enlargement_behind_its_end() -> None:
@@ -390,7 +341,7 @@ def test_a_late_decision_is_dropped_and_nothing_about_it_is_promised() -> None:
 def test_after_a_late_decision_the_controller_continues_what_the_actuators_did() -> None:
     node = make(bringup.node_specs(load_plant(FILE), FILE, run="r")[0], autostart=False, mode="pid")
     assert isinstance(node, AgentNode)
-    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    begin(node)
     rest = node.design.steady_state
     hot = rest + np.array([0.0, 0.0, 1.0])
     for step, state, began in ((0, hot, np.inf), (1, hot, -np.inf), (2, rest, np.inf)):
@@ -399,9 +350,7 @@ def test_after_a_late_decision_the_controller_continues_what_the_actuators_did()
             plan = node._decision.plan
     assert node.late == 1 and node._decision.step == 2
     assert node._decision.input == pytest.approx(PlanFollower(plan).input(1, hot))
-    node.trigger_deactivate()
-    node.trigger_shutdown()
-    node.destroy_node()
+    end(node)
 
 
 def test_on_the_clock_the_deadline_is_a_share_of_the_periods_wall_time() -> None:
@@ -420,7 +369,7 @@ def test_on_the_clock_a_timer_that_fires_late_leaves_less_than_the_deadline() ->
     spec = bringup.node_specs(load_plant(FILE), FILE, run="r", timing="free", speed=1.0)[0]
     node = make(spec, autostart=False, mode="robust")
     assert isinstance(node, AgentNode)
-    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    begin(node)
     node._begun = True
     taken: list[int] = []
     node.readings.recent = lambda since, age, before: node.design.steady_state  # type: ignore[method-assign, assignment]
@@ -429,9 +378,7 @@ def test_on_the_clock_a_timer_that_fires_late_leaves_less_than_the_deadline() ->
         node._on_clock()
         taken.append(node._decision.step)
     assert taken == [0, 0, 2, 3] and node.late == 1
-    node.trigger_deactivate()
-    node.trigger_shutdown()
-    node.destroy_node()
+    end(node)
 
 
 def test_an_agent_whose_command_was_not_applied_repeats_its_promise() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,11 +15,10 @@ import pytest
 
 pytest.importorskip("rmpc_ros.msg", reason="needs the package's messages (make setup)")
 
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rmpc_ros.msg import ForecastSet
+from ros_plant import PlantHere, begin, end, make, own_domain
 
 from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
@@ -31,28 +28,19 @@ from rmpc_ros.network.proposal import from_record
 from rmpc_ros.nodes import qos
 from rmpc_ros.nodes.agent import AgentNode
 from rmpc_ros.nodes.monitor import MonitorNode
-from rmpc_ros.nodes.plant import PlantNode
-from rmpc_ros.nodes.process import make_executor, node_class
 from rmpc_ros.run import setpoint
 
 pytestmark = pytest.mark.processes
 
 FILE = Path(__file__).parents[1] / "config" / "reactor_separator.yaml"
 STEPS, MOVED = 18, 5
-RUNS = itertools.count()
 Say = Callable[[int, dict[str, Any]], None]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def ros() -> Iterator[None]:
-    from rmpc_ros.run.domain import Domain
-
-    with Domain() as domain, pytest.MonkeyPatch.context() as patch:
-        for key, value in domain.environment.items():
-            patch.setenv(key, value)
-        rclpy.init()
+    with own_domain():
         yield
-        rclpy.try_shutdown()
 
 
 def run(
@@ -62,56 +50,21 @@ def run(
 
     Returns nodes, what agents have said, and the client's output.
     """
-    config = load_plant(FILE)
-    outer = f"prop{next(RUNS)}"
-    specs = bringup.node_specs(config, FILE, run="r", duration=36.0 * steps, executor="single", namespace=outer)
-    nodes: dict[str, Any] = {}
-    for spec in specs:
-        if spec.kind not in ("agent", "plant", "monitor"):
-            continue
-        more = {"journal": str(folder / spec.label)} if folder is not None and spec.kind == "agent" else {}
-        nodes[spec.label] = node_class(spec.kind)(
-            spec.name,
-            namespace=spec.namespace,
-            parameter_overrides=[Parameter(k, value=v) for k, v in {**spec.parameters, **more}.items()],
-            use_global_arguments=False,
-        )
-    ear = Node("ear", namespace=f"/{outer}/reactor_separator", use_global_arguments=False)
+    agents = load_plant(FILE).agents
+    journals = {name: {"journal": str(folder / name)} for name in agents} if folder is not None else {}
+    here = PlantHere(FILE, ("agent", "plant", "monitor"), journals, duration=36.0 * steps)
     spoken: dict[str, list[ForecastSet]] = defaultdict(list)
-    for name in config.agents:
-        ear.create_subscription(ForecastSet, f"{name}/forecast", spoken[name].append, qos.PROMISE)
-    plant = nodes["plant"]
-    executor = make_executor("single")
-    for node in [*nodes.values(), ear]:
-        executor.add_node(node)
-    assert all(node.start() for node in nodes.values())
-    advance = plant.sim.step
-
-    def step(*arguments: Any) -> None:
-        advance(*arguments)
-        say(plant.k, nodes)
-
-    plant.sim.step = step
-    until = time.monotonic() + 150
-    while plant.exit_status is None and time.monotonic() < until:
-        executor.spin_once(timeout_sec=0.1)
-    for _ in range(300):
-        executor.spin_once(timeout_sec=0.0)
+    for name in agents:
+        here.other.create_subscription(ForecastSet, f"{name}/forecast", spoken[name].append, qos.PROMISE)
+    here.run(lambda k, inputs: say(k, here.nodes))
     output = ""
     if client:
-        name = f"/{outer}/reactor_separator/reactor1/agent/"
-        words = [sys.executable, "-m", "rmpc_ros.nodes.setpoint_client", name, *client]
+        words = [sys.executable, "-m", "rmpc_ros.nodes.setpoint_client", f"{here.base}/reactor1/agent/", *client]
         asking = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        while asking.poll() is None and time.monotonic() < until:
-            executor.spin_once(timeout_sec=0.1)
+        here.until(lambda: asking.poll() is not None)
         output = asking.communicate(timeout=5)[0]
-    for node in nodes.values():
-        node.stop()
-    for node in [*nodes.values(), ear]:
-        executor.remove_node(node)
-        node.destroy_node()
-    assert isinstance(plant, PlantNode) and plant.exit_status == 0
-    return nodes, spoken, output
+    here.close()
+    return here.nodes, spoken, output
 
 
 def numbers(node: AgentNode, part: str) -> dict[str, str]:
@@ -189,15 +142,12 @@ def test_without_a_journal_an_agent_neither_asks_nor_answers() -> None:
 
 def test_a_set_point_that_somebody_else_refuses_changes_nothing() -> None:
     spec = bringup.node_specs(load_plant(FILE), FILE, run="r")[0]
-    parameters = [Parameter(k, value=v) for k, v in {**spec.parameters, "autostart": False}.items()]
-    node = node_class("agent")(
-        "agent", namespace=spec.namespace, parameter_overrides=parameters, use_global_arguments=False
-    )
+    node = make(spec, autostart=False)
     refusing = [False]
     node.add_on_set_parameters_callback(  # asked last
         lambda _: SetParametersResult(successful=not refusing[0], reason="not today")
     )
-    assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS"
+    begin(node)
     before, refusing[0] = node.controller.design.x_ref, True
     wish = Parameter("setpoint.T1", value=float(node.design.steady_state[2]) + 0.03)
     result = node.set_parameters([wish])[0]
@@ -211,20 +161,12 @@ def test_a_set_point_that_somebody_else_refuses_changes_nothing() -> None:
     assert node.trigger_activate().name == "SUCCESS"  # the parameters count when it is active again
     assert np.array_equal(node.controller.design.x_ref, moved)
     assert not node.set_parameters([Parameter("setpoint.T1", value=float("nan"))])[0].successful
-    node.trigger_deactivate()
-    node.trigger_shutdown()
-    node.destroy_node()
+    end(node)
 
 
 def test_a_node_that_could_not_begin_hears_nothing_and_can_begin_later() -> None:
     spec = bringup.node_specs(load_plant(FILE), FILE, run="r")[0]
-    parameters = {**spec.parameters, "autostart": False, "setpoint.T1": 500.0}
-    node = node_class("agent")(
-        "agent",
-        namespace=spec.namespace,
-        parameter_overrides=[Parameter(k, value=v) for k, v in parameters.items()],
-        use_global_arguments=False,
-    )
+    node = make(spec, **{"autostart": False, "setpoint.T1": 500.0})
     assert node.trigger_configure().name == "SUCCESS"
     assert node.trigger_activate().name == "FAILURE"  # the set-point is not certified
     assert node._ears == []
@@ -235,6 +177,4 @@ def test_a_node_that_could_not_begin_hears_nothing_and_can_begin_later() -> None
     heard = len(node._ears)
     node.trigger_deactivate()
     assert node.trigger_activate().name == "SUCCESS" and len(node._ears) == heard
-    node.trigger_deactivate()
-    node.trigger_shutdown()
-    node.destroy_node()
+    end(node)
