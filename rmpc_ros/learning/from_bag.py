@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from rmpc_ros.config import PlantConfig, load_plant
 from rmpc_ros.errors import DataError
 from rmpc_ros.learning.policy import Policy, write_atomically
+from rmpc_ros.learning.recorded import TAKE, Recorded
 from rmpc_ros.learning.replay import ITERATIONS, Replay
 from rmpc_ros.learning.residual_fit import fit_residuals, rows_needed
 from rmpc_ros.learning.series import Series
@@ -27,24 +27,13 @@ from rmpc_ros.learning.stepwise import Stepwise
 from rmpc_ros.learning.store import TransitionStore
 from rmpc_ros.learning.transition import Transition, Versions
 from rmpc_ros.network.agent_design import AgentDesign
-from rmpc_ros.network.forecast import ForecastSet
 from rmpc_ros.network.residual_set import design_bounds
 from rmpc_ros.network.system import design_agents
 from rmpc_ros.record import read_bag, read_summary
 
 Array = NDArray[np.float64]
 
-COMMITMENT = 1  # kind of a forecast that binds
 LEAST_ROWS = 90  # consecutive steps that a policy is trained and judged on
-
-
-@dataclass
-class Recorded:
-    """One agent's part of a bag, by step."""
-
-    measured: dict[int, Array] = field(default_factory=dict)
-    applied: dict[int, Array] = field(default_factory=dict)
-    promises: dict[int, ForecastSet] = field(default_factory=dict)
 
 
 def collect(bag: Path, config: PlantConfig, designs: Mapping[str, AgentDesign]) -> tuple[str, list[Transition]]:
@@ -59,11 +48,11 @@ def collect(bag: Path, config: PlantConfig, designs: Mapping[str, AgentDesign]) 
     if summary["plant"] != config.plant.name:
         raise DataError(f"{bag}: a run of plant '{summary['plant']}'; this is '{config.plant.name}'")
     agents = {name: Recorded() for name in designs}
-    topics = {f"{summary['base']}/{name}/{kind}": (name, kind) for name in agents for kind in _TAKE}
+    topics = {f"{summary['base']}/{name}/{kind}": (name, kind) for name in agents for kind in TAKE}
     for entry in read_bag(bag):
         if entry.topic in topics:
             name, kind = topics[entry.topic]
-            _TAKE[kind](agents[name], entry.message)
+            TAKE[kind](agents[name], entry.message)
     stepwise = {name: Stepwise(config, design) for name, design in designs.items()}
     last = max((max(a.measured, default=-1) for a in agents.values()), default=-1)
     found: list[Transition] = []
@@ -118,9 +107,11 @@ def train_from_bag(plant: Path, bag: Path, out: Path, seed: int = 0) -> tuple[di
             f"a policy (sets and store are in {out})"
         )
     replay, cut = Replay(config, series), len(stretch.steps) * 2 // 3
-    parameters = replay.improve(None, stretch.x[0], stretch.w[:cut], seed)
+    parameters = replay.improve(None, stretch.x[0], stretch.w[:cut], seed, int(stretch.steps[0]))
     compared = np.stack([np.zeros_like(parameters), parameters])
-    held, learned = replay.rewards(compared, stretch.x[cut], stretch.w[cut:]).mean(axis=0)
+    held, learned = replay.rewards(compared, stretch.x[cut], stretch.w[cut:], first_step=int(stretch.steps[cut])).mean(
+        axis=0
+    )
     training = {"algorithm": "cem", "from": run, "seed": seed, "iterations": ITERATIONS, "rows": cut}
     policy = Policy(config.plant.name, replay.actor, parameters, training=training, named=replay.moves)
     policy.save(out / "policy.json")
@@ -172,31 +163,3 @@ def _lines(result: Mapping[str, Any], out: Path) -> Iterator[str]:
     gain, count = result["expected_gain_per_hour"], result["judged_on"]
     yield f"policy {result['policy']}: {gain:+.2f} per hour on {count} recorded steps it was not trained on"
     yield f"sets: {out / 'sets.json'}"
-
-
-def _measured(agent: Recorded, message: Any) -> None:
-    agent.measured[int(message.step)] = np.array(message.values, float)
-
-
-def _applied(agent: Recorded, message: Any) -> None:
-    agent.applied[int(message.step)] = np.array(message.values, float)
-
-
-def _promised(agent: Recorded, message: Any) -> None:
-    if int(message.kind) != COMMITMENT:
-        return
-    rows, n = int(message.horizon) + 1, len(message.names)
-    agent.promises[int(message.step)] = ForecastSet(
-        str(message.agent),
-        int(message.step),
-        float(message.period),
-        tuple(message.names),
-        np.array(message.center).reshape(rows, n),
-        np.array(message.scale).reshape(rows, n),
-        np.array(message.terminal_center),
-        np.array(message.terminal_scale),
-        iteration=int(message.iteration),
-    )
-
-
-_TAKE = {"measurement": _measured, "applied": _applied, "forecast": _promised}

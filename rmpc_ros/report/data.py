@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from rmpc_ros.config.sections import Mode as Controller
 from rmpc_ros.errors import DataError
+from rmpc_ros.learning.recorded import TAKE, Recorded, values_of
 from rmpc_ros.network.decision import MODES, StepReport, kept_word
 from rmpc_ros.network.forecast import ForecastSet
 from rmpc_ros.record import read_bag, read_summary
@@ -52,27 +54,23 @@ class Published:
 
 
 @dataclass
-class AgentData:
+class AgentData(Recorded):
     """Everything recorded of one agent, by step; vectors in the plant file's units.
 
     Attributes
     ----------
     states, inputs : dictionaries with name, unit, lower, upper
     transform : (nx, nx) coordinates in which it promises
-    measured, truth : (nx,); applied, commanded : (nu,)
-    promises : newest commitment of each step
+    truth : (nx,); commanded : (nu,)
     versions : (set, model, policy) in force, where the agent learned
     """
 
     states: list[dict[str, Any]]
     inputs: list[dict[str, Any]]
     transform: Matrix
-    measured: dict[int, Vector] = field(default_factory=dict)
     estimated: dict[int, Vector] = field(default_factory=dict)  # what agents that estimate control with
     truth: dict[int, Vector] = field(default_factory=dict)
-    applied: dict[int, Vector] = field(default_factory=dict)
     commanded: dict[int, Vector] = field(default_factory=dict)
-    promises: dict[int, ForecastSet] = field(default_factory=dict)
     reports: dict[int, StepReport] = field(default_factory=dict)
     versions: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
@@ -176,42 +174,16 @@ def read_run(bag: Path) -> RunData:
     )
 
 
-def _measured(agent: AgentData, message: Any) -> None:
-    agent.measured[int(message.step)] = np.array(message.values)
-
-
 def _estimated(agent: AgentData, message: Any) -> None:
-    agent.estimated[int(message.step)] = np.array(message.values)
+    agent.estimated[int(message.step)] = values_of(message)
 
 
 def _truth(agent: AgentData, message: Any) -> None:
-    agent.truth[int(message.step)] = np.array(message.values)
-
-
-def _applied(agent: AgentData, message: Any) -> None:
-    agent.applied[int(message.step)] = np.array(message.values)
+    agent.truth[int(message.step)] = values_of(message)
 
 
 def _commanded(agent: AgentData, message: Any) -> None:
-    agent.commanded[int(message.step)] = np.array(message.values)
-
-
-def _promised(agent: AgentData, message: Any) -> None:
-    if int(message.kind) != 1:  # only commitments bind
-        return
-    rows, n = int(message.horizon) + 1, len(message.names)
-    agent.promises[int(message.step)] = ForecastSet(
-        str(message.agent),
-        int(message.step),
-        float(message.period),
-        tuple(message.names),
-        np.array(message.center).reshape(rows, n),
-        np.array(message.scale).reshape(rows, n),
-        np.array(message.terminal_center),
-        np.array(message.terminal_scale),
-        "commitment",
-        int(message.iteration),
-    )
+    agent.commanded[int(message.step)] = values_of(message)
 
 
 def _reported(agent: AgentData, message: Any) -> None:
@@ -250,13 +222,11 @@ def _published(time: float, subject: str, agent: str, message: Any) -> Published
     return Published(time, subject, agent, int(message.version), certificate)
 
 
-_TAKE = {
-    "measurement": _measured,
+_TAKE: dict[str, Callable[[AgentData, Any], None]] = {
+    **TAKE,
     "estimate": _estimated,
     "truth": _truth,
-    "applied": _applied,
     "command": _commanded,
-    "forecast": _promised,
     "report": _reported,
     "transition": _learned,
 }
