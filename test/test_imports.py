@@ -17,6 +17,7 @@ MAY_USE = {
     "errors": set(),
     "config": {"errors", "models"},
     "record": {"errors"},
+    "usage": set(),
     "solvers": {"errors"},
     "sets": {"errors", "solvers"},
     "models": {"errors", "solvers", "sets"},
@@ -29,8 +30,8 @@ MAY_USE = {
     "simulate": CORE,
     "studies": CORE | {"simulate", "report"},
     "bringup": CORE,
-    "nodes": CORE | {"bringup"},
-    "run": CORE | {"bringup", "report"},
+    "nodes": CORE | {"bringup", "usage"},
+    "run": CORE | {"bringup", "report", "usage"},
     "cli": CORE | {"studies", "simulate", "bringup", "run", "report"},
 }
 """For each room (folder or module of rmpc_ros): the rooms it may import besides itself."""

@@ -32,6 +32,7 @@ from rmpc_ros.msg import TransitionAck
 from rmpc_ros.network.system import design_agents
 from rmpc_ros.nodes import convert_learning, qos
 from rmpc_ros.nodes.agent import peers_of
+from rmpc_ros.usage import cpu_seconds
 
 AHEAD = 3000  # transitions of all agents together; a reader keeps more
 PATIENCE = 120.0  # seconds
@@ -119,8 +120,10 @@ def measure(plant: Path, count: int) -> dict[str, Any]:
 
 def _cpu(pid: int) -> float:
     """CPU time of a process so far [s]."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    used = cpu_seconds(pid)
+    if used is None:
+        raise RmpcError(f"the CPU time of process {pid} is not known here: this benchmark needs /proc (Linux)")
+    return used
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from rmpc_ros.bringup import NodeSpec
 from rmpc_ros.errors import RmpcError
-from rmpc_ros.run.usage import Usage
+from rmpc_ros.usage import Usage
 
 PATIENCE = 8.0  # seconds that a process gets to end after SIGINT
 MOST_RESTARTS = 5  # of one process without `QUIET` seconds of life between
