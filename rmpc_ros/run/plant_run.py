@@ -7,10 +7,11 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from ruamel.yaml import YAML
 
 from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
@@ -139,9 +140,11 @@ def run_plant(
 
 def _with_seed(text: str, seed: int) -> str:
     """A plant file with another seed."""
-    content = yaml.safe_load(text)
-    content["simulation"] = (content.get("simulation") or {}) | {"seed": seed}
-    return f"# with --seed {seed}\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}"
+    yaml, out = YAML(), StringIO()
+    content = yaml.load(text)
+    content.setdefault("simulation", {})["seed"] = seed
+    yaml.dump(content, out)
+    return out.getvalue()
 
 
 def _fresh(parent: Path, plant: str) -> Path:
