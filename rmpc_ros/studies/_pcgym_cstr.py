@@ -155,23 +155,23 @@ class Rollout:
         end = model.function(x, u, FEED, np.ones(2))
         sample: Any = ca.Function("sample", [x, u], [end, ca.jacobian(end, x), ca.jacobian(end, u)])
         start, error, plan = ca.SX.sym("start", 2), ca.SX.sym("error", 2), ca.SX.sym("plan", horizon)
+        held = ca.DM(np.tril(np.ones((horizon, horizon))))  # the moves that each planned input is the sum of
         now, sensitivity, rows = start, ca.SX(2, horizon), []
         for j in range(horizon):
             now, A, B = sample(now, plan[j])
             now += error
             sensitivity = A @ sensitivity
             sensitivity[:, j] = B
-            rows.append(ca.horzcat(now, sensitivity))
-        given = [ca.vertcat(start, error), plan]
+            rows.append(ca.horzcat(now + sensitivity @ (u - plan), sensitivity @ held))
+        given = [ca.vertcat(start, error, u), plan]
         self._call = Called(ca.Function("rollout", given, [ca.densify(ca.vertcat(*rows))]))
-        self._held = np.tril(np.ones((horizon, horizon)))  # the moves that each planned input is the sum of
+        self._given = np.empty(5)
 
     def __call__(self, x: Vector, error: Vector, plan: Vector, u: float) -> Prediction:
         """Linearised along `plan` (N,), for moves from the input in force; `error`: added to every sample."""
-        N = plan.size
-        value = self._call(np.concatenate([x, error]), plan).reshape(N, 2, 1 + N)
-        sensitivity = value[:, :, 1:]
-        return Prediction(value[:, :, 0] + sensitivity @ (u - plan), sensitivity @ self._held)
+        self._given[:2], self._given[2:4], self._given[4] = x, error, u
+        value = self._call(self._given, plan).reshape(plan.size, 2, -1).copy()
+        return Prediction(value[:, :, 0], value[:, :, 1:])
 
 
 class RobustMpc:
@@ -188,6 +188,7 @@ class RobustMpc:
         x, u = ca.SX.sym("x", 2), ca.SX.sym("u")
         self._next = Called(ca.Function("next", [x, u], [model.function(x, u, FEED, np.ones(2))]))
         self._rollout = Rollout(model, len(radius))
+        self._shift = np.minimum(np.arange(len(radius)) + 1, len(radius) - 1)
         self._weight = np.array([1.0, 0.0])
         self._limits = np.array([-np.inf, STATE_LIMITS[0, 1]]), np.array([np.inf, STATE_LIMITS[1, 1]])
         self._inputs = np.array([COOLANT[0]]), np.array([COOLANT[1]])
@@ -218,8 +219,7 @@ class RobustMpc:
             *self._inputs,
             self._scale,
         )
-        ahead = np.append(self._plan[1:], self._plan[-1])
-        prediction = self._rollout(x, self._error, ahead, float(self._u[0]))
+        prediction = self._rollout(x, self._error, self._plan[self._shift], float(self._u[0]))
         self._plan = decide_along(settings, self._u, prediction, self._radius).plan[:, 0]
         self._u = self._plan[:1]
         self._expected = self._next(x, self._u)[:, 0].copy()  # without the correction: the next error is seen whole
