@@ -19,6 +19,7 @@ from rmpc_ros.learning.local_observation import LocalObservation
 from rmpc_ros.learning.local_reward import LocalReward
 from rmpc_ros.learning.local_target import LocalTarget
 from rmpc_ros.learning.policy import Actor, Policy
+from rmpc_ros.learning.replay import Replay
 from rmpc_ros.learning.residual_fit import fit_residuals, rows_needed
 from rmpc_ros.learning.series import Series
 from rmpc_ros.learning.together import Together
@@ -264,6 +265,55 @@ def test_a_candidate_is_compared_with_what_is_in_force(
         monkeypatch.setattr(learner.replay, "improve", lambda *_, found=zeros: found)  # the file's own targets
         tried.append([u.agents for u in learner._candidate(learner.ledger.entries("policy")[-1], stretch)])
     assert tried == [[], [("reactor1",)]]  # nothing over nothing; much over a bad one
+
+
+def test_a_replay_of_what_ran_earns_what_the_plant_earned(plant: tuple[PlantConfig, Designs]) -> None:
+    config, designs = plant
+    policy, together = constant(1.0), Together(config, designs, None, ("policy",))
+    content = constants(parameters=policy.parameters.tolist())
+    together.give(Update("policy", config.plant.name, (), 1, "constant", content, {}))
+    together.run(90)
+    series = Series(config, designs, 500)
+    series.add(together.transitions)
+    lived = series.stretch()
+    assert lived is not None
+    replayed = Replay(config, series).rewards(policy.parameters[None], lived.x[0], lived.w, policy.actor)[:, 0]
+    assert abs((lived.reward - replayed)[40:].mean()) < 1.0  # of 68 that the policy brings
+
+
+def test_a_replay_of_what_was_in_force_begins_where_the_plant_ran_it(
+    plant: tuple[PlantConfig, Designs], tmp_path: Path
+) -> None:
+    config, designs = plant
+    together = Together(config, designs, None)
+    together.run(20)
+    learner = Learner(config, designs, Ledger(tmp_path / "versions.db", "r"))
+    learner.add(together.transitions)
+    whole = learner.series.stretch()
+    assert whole is not None
+    evidence = {"reference": {}, "made_at": 0}
+    stages = (("canary", {}), ("everybody", {"canary_version": 1}), ("canary", {}))
+    for n, (stage, more) in enumerate(stages):
+        content = constants(parameters=[0.1 * n] * 6)
+        kept = evidence | {"stage": stage} | more
+        learner.ledger.enter(Update("policy", config.plant.name, tuple(designs), n + 1, "constant", content, kept))
+    latest = learner.ledger.entries("policy")[-1]
+    before = learner._before(latest)
+    assert before is not None and before.version == 2
+    ran = [0] * 4 + [1] * 3 + [2] * 7 + [3] * (len(whole.steps) - 14)  # nothing, trial, everybody, the next trial
+    versions = [dict.fromkeys(designs, Versions(policy=v)) for v in ran]
+    lived = learner._lived(before, latest, replace(whole, versions=versions))
+    assert int(lived.steps[0]) == int(whole.steps[7])
+
+
+def test_weights_that_the_data_do_not_tell_stay(plant: tuple[PlantConfig, Designs]) -> None:
+    config, designs = plant
+    replay = Replay(config, Series(config, designs, 100))
+    replay.rewards = lambda parameters, *_, **__: np.zeros((1, len(parameters)))  # type: ignore[method-assign]
+    start = np.zeros(replay.actor.size)
+    found = replay.improve(start, np.zeros(9), np.zeros((5, 9)), seed=0)
+    weights = found[: 2 * replay.actor.actions]  # on the own state and the impurity; the rest says who one is
+    assert np.abs(weights).max() < 0.2 < np.abs(found).max()
 
 
 def test_steps_that_never_become_complete_are_bounded(plant: tuple[PlantConfig, Designs]) -> None:
