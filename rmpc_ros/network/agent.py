@@ -23,11 +23,11 @@ from rmpc_ros.errors import ConfigError, DataError, PromiseError, SolverError
 from rmpc_ros.mpc.backup import PlanFollower
 from rmpc_ros.mpc.fixed import FixedFeedback
 from rmpc_ros.mpc.local import LocalPlan, Matrix, Vector
-from rmpc_ros.mpc.soft import SoftBackup
 from rmpc_ros.network.agent_design import AgentDesign
 from rmpc_ros.network.announcement import backup_plan, exceeds, narrowed, promise_of, widened
 from rmpc_ros.network.commitment import TOLERANCE
 from rmpc_ros.network.decision import Decision, Mode, StepReport
+from rmpc_ros.network.fallback import Fallback
 from rmpc_ros.network.forecast import ForecastSet
 from rmpc_ros.network.negotiation import Negotiation
 from rmpc_ros.network.neighbourhood import Neighbourhood
@@ -64,15 +64,15 @@ class Agent:
     def __init__(self, design: AgentDesign, followers: Iterable[str] | None = None) -> None:
         self.design = design
         self.controller = design.build_controller()
-        self._backup = SoftBackup(design.build_fixed())
+        self._fallback = Fallback(design)
         self._promise: ForecastSet | None = None
         self.neighbourhood = Neighbourhood(design)
-        self.negotiation = Negotiation(design, followers, self._backup.hard)
+        self.negotiation = Negotiation(design, followers, self._fallback.hard)
         self._follower: PlanFollower | None = None
         self._certified = False  # whether the follower's plan keeps the promise, whatever the neighbours do in theirs
         self._announced = 0  # epoch that the neighbours have heard of
         self._restart_reason = ""
-        self.disturbance = SetInForce(design, self._backup.hard, self.controller)
+        self.disturbance = SetInForce(design, self._fallback.hard, self.controller)
         self._last_input = np.zeros(design.nu)  # normalised
         self._seen: Seen | None = None  # by `look`, until the decision
         self.aim: Matrix | None = None  # negotiated nominal plan (N, nu): the next decision comes close to it
@@ -279,7 +279,10 @@ class Agent:
         try:
             plan, mode, status = self._solve_bearing(step, neighbour_states or {}, x), "optimal", "optimal"
         except SolverError as error:
-            plan, mode, status, why = self._without_solution(x, lower, upper, error)
+            candidate = self._follower is not None and self._certified
+            plan, mode, status, why = self._fallback.without_solution(
+                self.controller.data, x, lower, upper, error, candidate
+            )
             reason = "; ".join(part for part in (reason, why) if part)
         solve_ms = 1e3 * (time.perf_counter() - solving)
 
@@ -408,29 +411,6 @@ class Agent:
         center, scale = self._promise.window(step, self.design.horizon + 1)
         return self.design.normalise_box(center, scale)
 
-    def _without_solution(
-        self, x: Vector, lower: Matrix, upper: Matrix, error: SolverError
-    ) -> tuple[LocalPlan | None, Mode, str, str]:
-        """Candidate if there is one, else the backup law where it keeps the own promise, else the softened problem."""
-        why = f"{error} ({error.status})"
-        if self._follower is not None and self._certified:
-            return None, "certified", error.status, why
-        law = self._law_plan()
-        box = self.design.terminal
-        inside = self.design.in_invariant_box(x)  # there the law keeps the input limits
-        if inside and not exceeds(self.design, law, np.maximum(lower, -box), np.minimum(upper, box)):
-            return law, "certified", error.status, f"{why}; following the backup law"
-        try:
-            return self._backup.solve(), "backup", error.status, why
-        except SolverError as second:
-            return law, "safe", second.status, f"{why}; backup controller: {second}"
-
-    def _law_plan(self) -> LocalPlan:
-        """The backup law alone (c = 0), with the data in force."""
-        self._backup.hard.data.copy_from(self.controller.data)
-        self._backup.hard.sides()
-        return self._backup.hard.plan(np.zeros(self.design.horizon * self.design.nu))
-
     def _announce(self, step: int, plan: LocalPlan, lower: Matrix, upper: Matrix, mode: Mode) -> ForecastSet:
         """New promise: tube plus margin, cut to the old promise; larger only in a new epoch."""
         epoch = self.epoch
@@ -476,7 +456,7 @@ class Agent:
         self._announced, self._certified = self.epoch, False
         if self._follower is None:
             self.controller.data.x[:] = 0.0  # the law about the steady state, whatever was measured before
-            rest = self._law_plan()
+            rest = self._fallback.law(self.controller.data)
             self._follower = PlanFollower(backup_plan(design, step, design.steady_state, rest))
         missing = {name: float("nan") for name in design.margins(design.steady_state, u)}
         report = StepReport(
