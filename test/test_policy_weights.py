@@ -24,7 +24,9 @@ from rmpc_ros.learning.ledger import Ledger
 from rmpc_ros.learning.local_observation import LocalObservation
 from rmpc_ros.learning.local_target import LocalTarget
 from rmpc_ros.learning.policy import Actor, Kind, Policy, load_policy
+from rmpc_ros.learning.replay import Replay
 from rmpc_ros.learning.scenario import draw_scenarios
+from rmpc_ros.learning.series import Series
 from rmpc_ros.learning.surrogate import Surrogate, fluctuation_seeds, identify_surrogate
 from rmpc_ros.learning.together import Together
 from rmpc_ros.learning.train import Algorithm, TrainOptions, train
@@ -493,3 +495,24 @@ def test_the_learner_tries_a_policy_that_moves_weights_and_says_what_it_moves(
     other = config.model_copy(update={"learning": config.learning.model_copy(update={"actions": bare})})  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="moves terminal_weight, for which plant"):
         Learner(other, designs, Ledger(tmp_path / "others.db", "r"), first=first)
+
+
+def test_the_learner_trains_what_the_plant_file_moves_but_not_what_its_replay_cannot_show(
+    loop: tuple[PlantConfig, Designs],
+) -> None:
+    config, designs = loop
+    assert config.learning is not None
+    moving = config.learning.model_copy(update={"actions": config.learning.actions.model_copy(update={"moves": MOVES})})
+    four = config.model_copy(update={"learning": moving})
+    generator = np.random.default_rng(0)
+    series = Series(four, designs, memory=100)
+    replay = Replay(four, series)
+    n = sum(design.nx for design in designs.values())
+    found = replay.improve(None, np.zeros(n), 1e-3 * generator.standard_normal((30, n)), seed=0)
+    columns = found.reshape(-1, 4)
+    assert replay.actor.actions == 4 and np.any(columns[:, ECONOMIC]) and not np.any(columns[:, TERMINAL])
+    twice = found.copy()
+    twice.reshape(-1, 4)[:, TERMINAL] = 1.0
+    w = 1e-3 * generator.standard_normal((30, n))
+    one, other = replay.rewards(np.stack([found, twice]), np.zeros(n), w).T
+    assert np.array_equal(one, other)
