@@ -96,7 +96,7 @@ class Replay:
     ) -> Array:
         """Law deviations (P, m) that the agents choose, each for itself, at states x after looking at their mean.
 
-        What an agent expects of a neighbour is the centre of its promise for the end of the horizon: its state then, and
+        What an agent expects of a neighbour is the centre of its promise for the end of the horizon: its state then and
         no deviation of its law, since promises end in sets that are symmetric about it.
         """
         series = self._series
