@@ -114,13 +114,17 @@ def test_a_damaged_changed_or_foreign_plan_is_refused(
 
 
 def test_the_command_trains_a_plan_and_evaluate_shows_it_beside_shorter_and_longer_ones(
-    plant: Path, case: LearningCase, trained: tuple[Plan, Path], tmp_path: Path, capsys
+    plant: Path, trained: tuple[Plan, Path], tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["train", str(plant), "--algo", "value", "--days", "1", "--iterations", "1", "--windows", "40"]
+    arguments = ["train", str(plant), "--algo", "value", "--days", "1", "--iterations", "2", "--windows", "40"]
     for refused in (["--actor", "affine"], ["--days", "99"]):
         assert main([*arguments, *refused, "--out", str(tmp_path), "--json"]) != 0
         assert refused[0] in capsys.readouterr().err
-    _, path = trained
+    monkeypatch.setattr("rmpc_ros.learning.command.usual_options", lambda algorithm: OPTIONS)  # small baselines
+    assert main([*arguments, "--seed", "2", "--out", str(tmp_path), "--json"]) == 0
+    said, path = json.loads(capsys.readouterr().out), tmp_path / "policy.json"
+    assert said["horizon"] == 1 and said["parameters"] == 18 and len(said["curve"]) == 2
+    assert path.read_bytes() == trained[1].read_bytes()
     assert main(["evaluate", str(plant), "--policy", str(path), "--seeds", "2", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     for label in ("campaign", "harsh"):
