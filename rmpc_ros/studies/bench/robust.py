@@ -232,8 +232,8 @@ def _one(settings: Settings, N: int, form: str, cost: str) -> dict[str, Any]:
 
     large = settings["horizons"][0] < N
     states = settings["large_states"] if large else settings["states"]
-    states *= 10 if form == "fixed" else 1  # a fraction of a millisecond each
-    size = max(1, states // 20)
+    states *= 25 if form == "fixed" else 1  # a fraction of a millisecond each
+    size = min(20, max(1, states // 20))
     sets, moved = measure(program, twin, [[draw() for _ in range(size)] for _ in range(-(-states // size))])
     (set_ms, bare_set_ms), (state_ms, bare_state_ms) = sets.medians(), moved.medians()
     out: dict[str, Any] = {
