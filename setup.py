@@ -31,7 +31,7 @@ setup(
     extras_require={extra: requirements(f"requirements-{extra}.txt") for extra in ("train", "tennessee")},
     packages=find_packages(include=["rmpc_ros", "rmpc_ros.*"], exclude=["rmpc_ros.nodes", "rmpc_ros.nodes.*"]),
     package_data={"": ["*.yaml", "*.csv", "*.json", "py.typed"]},
-    data_files=[("share/rmpc_ros/config", sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("config/*.yaml")))],
+    data_files=[("share/rmpc_ros/config", sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("config/*.[yx]*ml")))],
     entry_points={"console_scripts": ["rmpc = rmpc_ros.cli:entry"]},
     zip_safe=False,
 )

@@ -15,9 +15,13 @@ import numpy as np
 
 from rmpc_ros.config import PlantConfig
 from rmpc_ros.config.sections import Actuator, Sensor
+from rmpc_ros.config.shipped import shipped_file
 from rmpc_ros.errors import ConfigError
 
 Kind = Literal["agent", "plant", "monitor", "recorder", "learner"]
+SOCKETS = {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4?sockets_size=2MB"}  # 2 MB hold the burst of a hundred agents' sensors
+PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 Profile = Literal["SENSOR", "STEP", "PROMISE", "ROUNDS", "REPORT", "UPDATE", "STATUS", "CLOCK"]
 
 
@@ -55,6 +59,25 @@ class Topic:
 def state_folder() -> Path:
     """Folder for what must outlive a process and its run: journals of edge controllers, below ROS's own folder."""
     return Path(os.environ.get("ROS_HOME", Path.home() / ".ros")) / "rmpc_ros"
+
+
+def transport(discovery: str | None = None) -> dict[str, str]:
+    """Environment that makes Fast DDS talk through sockets; empty where the user has chosen how it talks.
+
+    Its ports in shared memory are under a lock that every writer and the reading process share: a reader that the
+    system has put aside while it holds it stops whoever publishes to it. For LOCALHOST, rmw_fastrtps takes shared
+    memory whatever is asked for; a profile of ours has the same reach without.
+
+    Parameters
+    ----------
+    discovery : range that is wanted; by default ROS_AUTOMATIC_DISCOVERY_RANGE of this environment
+    """
+    other = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
+    if any(name in os.environ for name in (*SOCKETS, *PROFILES)) or not other.startswith("rmw_fastrtps"):
+        return {}
+    if (discovery or os.environ.get(RANGE)) == "LOCALHOST":
+        return {RANGE: "SYSTEM_DEFAULT", PROFILES[0]: str(shipped_file("fastdds_localhost.xml"))}
+    return dict(SOCKETS)
 
 
 def base_namespace(config: PlantConfig, namespace: str = "") -> str:

@@ -33,11 +33,25 @@ def shipped_plant(name: str) -> Path:
     ConfigError
         No such file came with this installation; the message lists those that did.
     """
+    return shipped_file(f"{name}.yaml")
+
+
+def shipped_file(name: str) -> Path:
+    """Path of `config/<name>`.
+
+    Raises
+    ------
+    ConfigError
+        No such file came with this installation; the message lists those of its kind that did.
+    """
     prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
     folders = [Path(__file__).resolve().parents[2] / "config"]
     folders += [Path(prefix) / "share" / "rmpc_ros" / "config" for prefix in prefixes if prefix]
     for folder in folders:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
-    raise ConfigError(f"plant file '{name}' does not come with this installation; known: {', '.join(known) or 'none'}")
+        if (folder / name).is_file():
+            return folder / name
+    wanted = Path(name)
+    known = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob(f"*{wanted.suffix}")})
+    what = "plant file" if wanted.suffix == ".yaml" else "file"
+    shown = wanted.stem if wanted.suffix == ".yaml" else name
+    raise ConfigError(f"{what} '{shown}' does not come with this installation; known: {', '.join(known) or 'none'}")

@@ -12,7 +12,7 @@ from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import Node
 
 from launch import LaunchContext
-from rmpc_ros.bringup import NodeSpec, state_folder
+from rmpc_ros.bringup import NodeSpec, state_folder, transport
 from rmpc_ros.config.shipped import plant_path
 
 __all__ = ["NAMESPACE", "PLANT", "node_action", "plant_path", "state_folder", "value"]
@@ -46,6 +46,6 @@ def node_action(spec: NodeSpec, **options: Any) -> Node:
         parameters=[spec.parameters],
         output="both",
         emulate_tty=True,
-        additional_env={name: os.environ.get(name, threads) for name, threads in THREADS.items()},
+        additional_env={name: os.environ.get(name, threads) for name, threads in THREADS.items()} | transport(),
         **options,
     )

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from rmpc_ros.bringup import RANGE, transport
 from rmpc_ros.errors import RmpcError
 
 DOMAINS = range(1, 102)  # those whose ports lie below the ports that Linux gives to outgoing connections
@@ -27,8 +28,10 @@ class Domain:
         self.environment: dict[str, str] = {}
 
     def __enter__(self) -> Domain:
-        if "ROS_AUTOMATIC_DISCOVERY_RANGE" not in os.environ:
-            self.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        discovery = os.environ.get(RANGE, "LOCALHOST")
+        if RANGE not in os.environ:
+            self.environment[RANGE] = discovery
+        self.environment.update(transport(discovery))
         if "ROS_DOMAIN_ID" not in os.environ:
             self.environment["ROS_DOMAIN_ID"] = str(self._claim())
         return self
