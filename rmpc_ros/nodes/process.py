@@ -35,6 +35,7 @@ NODES = {
 }
 
 
+AUTOGROUP = Path("/proc/self/autogroup")
 LOOK = 0.1
 """Seconds between two looks at whether to go on; in between there is only the work."""
 
@@ -48,6 +49,15 @@ def make_executor(kind: str) -> Executor:
             return SingleThreadedExecutor()
         return EventsExecutor()
     return SingleThreadedExecutor()
+
+
+def give_way(niceness: int) -> None:
+    """Let other processes go first, also those of other sessions where Linux weighs sessions instead of processes."""
+    if niceness <= 0:
+        return
+    os.nice(niceness)
+    if AUTOGROUP.exists() and os.getsid(0) == os.getpid():  # else the session is not this process's own
+        AUTOGROUP.write_text(str(niceness), encoding="ascii")
 
 
 class Process:
@@ -65,7 +75,7 @@ class Process:
 
     def run(self) -> int:
         """Start, spin, take down; returns the exit status."""
-        os.nice(min(node.niceness for node in self._nodes))
+        give_way(min(node.niceness for node in self._nodes))
         executor = make_executor(self._nodes[0].values["executor"])
         for node in self._nodes:
             executor.add_node(node)
