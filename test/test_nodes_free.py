@@ -19,8 +19,9 @@ from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
 from rmpc_ros.mpc.backup import BackupPlan
 from rmpc_ros.nodes import convert
-from rmpc_ros.nodes.agent import PHASE, AgentNode
+from rmpc_ros.nodes.agent import AgentNode
 from rmpc_ros.nodes.checks import Layout
+from rmpc_ros.nodes.free import PHASE, FreeRunning
 from rmpc_ros.nodes.plant import CLOCK_TICKS, PlantNode
 
 pytestmark = pytest.mark.processes
@@ -50,28 +51,30 @@ class Hand:
     def __init__(self) -> None:
         self.node: AgentNode = make("agent", mode="robust", autostart=False)
         node = self.node
-        node._begun = True
+        assert node.free is not None
+        self.free: FreeRunning = node.free
+        self.free._begun = True
         self.said: list[Any] = []
         node._forecast.publish = self.said.append  # type: ignore[method-assign]
         self._inputs = Layout(node.layout.inputs, node.layout.inputs, (), PERIOD)
         self.clock(0.0)
 
     def clock(self, now: float) -> None:
-        self.node._now = lambda: now  # type: ignore[method-assign]
+        self.node.now = lambda: now  # type: ignore[method-assign]
 
     def sensors(self, taken: float) -> None:
         """Every sensor speaks of a time."""
-        readings = self.node.readings
+        readings = self.free.readings
         readings.values[:] = self.node.design.steady_state
         readings.heard[:] = taken
-        self.node._on_sensor()
+        self.free._on_sensor()
 
     def decide(self, step: int) -> None:
         """A step whose neighbours stay silent until its phase."""
         self.clock(step * PERIOD)
         self.sensors(step * PERIOD)
         self.clock((step + PHASE + 0.05) * PERIOD)
-        self.node._on_clock()
+        self.free._on_clock()
         assert self.node.round.done == step
 
     def applied(self, step: int, change: float = 0.0) -> None:
@@ -130,22 +133,24 @@ def test_a_promise_that_the_actuators_never_confirm_is_never_said(hand: Hand) ->
 
 def test_values_of_an_earlier_period_are_not_the_state_of_this_one(hand: Hand) -> None:
     node = hand.node
-    stamped = [wire.index for wire in node._sensors if wire.stamped]
-    assert stamped and len(stamped) < len(node._sensors)  # a temperature says when it was taken, a fraction does not
+    stamped = [wire.index for wire in hand.free._sensors if wire.stamped]
+    assert stamped and len(stamped) < len(
+        hand.free._sensors
+    )  # a temperature says when it was taken, a fraction does not
     hand.clock((3 + PHASE + 0.05) * PERIOD)
-    node.readings.values[:] = node.design.steady_state
-    node.readings.heard[:] = 2.5 * PERIOD
-    node._on_clock()
+    hand.free.readings.values[:] = node.design.steady_state
+    hand.free.readings.heard[:] = 2.5 * PERIOD
+    hand.free._on_clock()
     assert node.round.done == -1
-    node.readings.heard[stamped] = 3.0 * PERIOD  # the others may have come a little before
-    node._on_clock()
+    hand.free.readings.heard[stamped] = 3.0 * PERIOD  # the others may have come a little before
+    hand.free._on_clock()
     assert node.round.done == 3
 
 
 def test_values_of_the_next_period_are_not_the_state_of_this_one(hand: Hand) -> None:
     hand.clock(3.3 * PERIOD)
     hand.sensors(4.0 * PERIOD)
-    hand.node._on_clock()
+    hand.free._on_clock()
     assert hand.node.round.done == -1
 
 

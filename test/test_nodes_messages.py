@@ -370,12 +370,14 @@ def test_on_the_clock_a_timer_that_fires_late_leaves_less_than_the_deadline() ->
     node = make(spec, autostart=False, mode="robust")
     assert isinstance(node, AgentNode)
     begin(node)
-    node._begun = True
+    free = node.free
+    assert free is not None
+    free._begun = True
     taken: list[int] = []
-    node.readings.recent = lambda since, age, before: node.design.steady_state  # type: ignore[method-assign, assignment]
+    free.readings.recent = lambda since, age, before: node.design.steady_state  # type: ignore[method-assign, assignment]
     for step, part in ((0, 0.3), (1, 0.9), (2, 0.79), (3, 0.3)):
-        node._now = lambda at=36.0 * (step + part): at  # type: ignore[method-assign, misc]
-        node._on_clock()
+        node.now = lambda at=36.0 * (step + part): at  # type: ignore[method-assign, misc]
+        free._on_clock()
         taken.append(node._decision.step)
     assert taken == [0, 0, 2, 3] and node.late == 1
     end(node)

@@ -37,10 +37,11 @@ from rmpc_ros.network.ladder import LadderAgent
 from rmpc_ros.network.proposal import from_record, to_record
 from rmpc_ros.nodes import convert, joining, qos
 from rmpc_ros.nodes.agent_part import AgentPart
-from rmpc_ros.nodes.checks import AHEAD, Layout, Peers, Window
+from rmpc_ros.nodes.checks import Layout, Peers, Window
 from rmpc_ros.nodes.cooperation import Rounds
 from rmpc_ros.nodes.designed import designed
 from rmpc_ros.nodes.diagnostics import ERROR, OK, WARN
+from rmpc_ros.nodes.free import LATEST, PHASE, FreeRunning
 from rmpc_ros.nodes.managed import ManagedNode
 from rmpc_ros.nodes.modes import MODE, Modes
 from rmpc_ros.nodes.parameters import Param
@@ -51,17 +52,12 @@ from rmpc_ros.nodes.round import Inputs, Round
 from rmpc_ros.nodes.setpoints import Setpoints
 from rmpc_ros.nodes.transitions import Transitions
 from rmpc_ros.nodes.updates import Updates
-from rmpc_ros.nodes.wiring import Readings, Wire
+from rmpc_ros.nodes.wiring import Wire
 from rmpc_ros.srv import GetPolicy
 
 if TYPE_CHECKING:
     from rmpc_ros.nodes.estimation import Estimating
 
-LATEST = 0.8  # of a period: free-running agents drop what is decided after it; the rest is for the command's way
-PHASE = 0.2  # of a period: free-running agents wait so long for sensors and neighbours' news
-LOOKS = 5  # a period is looked at so many times for the phase
-ROUNDING = 1e-6  # of a period: a clock that stands at the period's begin is in it
-FRESH = 1.3  # periods: how long before this one a sensor value may have come that does not say when it was taken
 CONNECT = 10.0  # seconds to wait for a recorder
 
 
@@ -125,12 +121,9 @@ class AgentNode(ManagedNode):
             )
         self.journal = Journal(Path(self.values["journal"]), self.values["durable"]) if self.values["journal"] else None
         own = f"agent {self.agent}"
-        self._sensors = [Wire(s, list(self.spec.states), f"{own}, sensor {s.topic}") for s in self.spec.sensors]
+        sensors = [Wire(s, list(self.spec.states), f"{own}, sensor {s.topic}") for s in self.spec.sensors]
         self._actuators = [Wire(a, list(self.spec.inputs), f"{own}, actuator {a.topic}") for a in self.spec.actuators]
-        if self.values["timing"] == "free":
-            self._refuse_unwired()
-            if self.config.estimator is not None:  # a launch argument may ask for what the file does not
-                raise ConfigError(f"agent {self.agent}: timing 'free' has no estimator; run in lockstep, or without")
+        self.free = FreeRunning(self, sensors, self._actuators) if self.values["timing"] == "free" else None
         self._command = self.create_publisher(Command, "command", qos.STEP)
         self._forecast = self.create_publisher(ForecastSet, "forecast", qos.PROMISE)
         self._report = self.create_publisher(AgentReport, "report", qos.REPORT)
@@ -159,22 +152,6 @@ class AgentNode(ManagedNode):
         if self.values["outbox"]:
             transitions = Transitions(self)
             self.parts += [transitions, Updates(self, transitions)]
-        self._measured = (
-            self.create_publisher(Measurement, "measurement", qos.STEP) if self.values["timing"] == "free" else None
-        )
-
-    def _refuse_unwired(self) -> None:
-        """On the clock the wired topics are all an agent has: every state needs a sensor, every input an actuator."""
-        for what, names, wires in (
-            ("sensor", self.spec.states, self._sensors),
-            ("actuator", self.spec.inputs, self._actuators),
-        ):
-            missing = [name for name in names if name not in {wire.target for wire in wires}]
-            if missing:
-                raise ConfigError(
-                    f"agents.{self.agent}.{what}s: timing 'free' needs a {what} for {', '.join(missing)}; add one, or "
-                    "run in lockstep"
-                )
 
     # -- activate -----------------------------------------------------------------------------------------------------
     def open(self) -> None:
@@ -206,10 +183,8 @@ class AgentNode(ManagedNode):
                 part.close()
             raise
         self.listen(Measurement, "applied", self._on_applied, qos.STEP_NOW)
-        if self.values["timing"] == "free":
-            self._sensed = -1
-            self.readings = Readings(self._sensors, len(self.spec.states), AHEAD * self.config.period)
-            self._clock_timer = self.every(self.config.period / LOOKS, self._on_clock)
+        if self.free is not None:
+            self.free.open()
 
     def close(self) -> None:
         """Stop listening; the promise stays in force."""
@@ -217,8 +192,8 @@ class AgentNode(ManagedNode):
         for part in self.parts:
             part.close()
         self.deafen()
-        if self.values["timing"] == "free":
-            self.destroy_timer(self._clock_timer)
+        if self.free is not None:
+            self.free.close()
         if self.journal is not None:
             self.journal.close()
 
@@ -269,7 +244,7 @@ class AgentNode(ManagedNode):
         if not self.round.own(heard.step, heard.values, time.monotonic()):
             self._repeat(heard.step)
             return
-        self._decide_when_due()
+        self.decide_when_due()
 
     def _on_applied(self, message: Measurement) -> None:
         try:
@@ -280,7 +255,7 @@ class AgentNode(ManagedNode):
         self.round.applied(heard.step, heard.values)
         if self._held is not None:
             self._confirm(heard)
-        self._decide_when_due()
+        self.decide_when_due()
 
     def _on_neighbour(self, name: str, message: Measurement) -> None:
         try:
@@ -291,7 +266,7 @@ class AgentNode(ManagedNode):
             self.diagnostics.reject(str(error))
             return
         self.round.measurement(name, heard.step, heard.values)
-        self._decide_when_due()
+        self.decide_when_due()
 
     def on_forecast(self, name: str, message: ForecastSet) -> None:
         """What an agent says on its `forecast` topic."""
@@ -305,7 +280,7 @@ class AgentNode(ManagedNode):
             return
         if name in self.spec.neighbours:  # who relies on this agent without being relied on is heard too
             self.round.promise(forecast)
-            self._decide_when_due()
+            self.decide_when_due()
 
     @property
     def promise(self) -> core.ForecastSet:
@@ -318,7 +293,7 @@ class AgentNode(ManagedNode):
 
     def window(self, first_step: int = 0) -> Window:
         """Steps and stamps that are taken now; any, before this node's clock runs."""
-        now = self._now()
+        now = self.now()
         return Window.until(now, self.config.period, first_step) if now > 0 else Window(first_step=first_step)
 
     def _on_get_policy(self, _: Any, response: Any) -> Any:
@@ -333,7 +308,7 @@ class AgentNode(ManagedNode):
             self._begin_when_heard(now)
         for part in self.parts:
             part.tick(now)
-        self._decide_when_due()
+        self.decide_when_due()
         if self.due(now) or self._news != self._told:
             self._told = self._news
             self._say_how_it_goes()
@@ -354,14 +329,13 @@ class AgentNode(ManagedNode):
         if waited < CONNECT and not (heard and all(part.connected(waited) for part in self.parts)):
             return
         self._begun = True
-        if self.values["timing"] == "lockstep":
+        if self.free is not None:
+            self.free.begin()
+        else:
             self.listen(Measurement, "measurement", self._on_measurement, qos.STEP_NOW)
-            return
-        for wire in self._sensors:  # a simulated plant begins when its sensors are listened to
-            take = self.readings.listener(wire, self._now, self.diagnostics.reject, self._on_sensor)
-            self.listen(wire.kind, wire.topic, take, qos.SENSOR_NOW)
 
-    def _decide_when_due(self, at_once: bool = False) -> None:
+    def decide_when_due(self, at_once: bool = False) -> None:
+        """Decide if everything for a step is here, or if it must be now."""
         estimating = self.estimating
         idle = self._pending is None and not (estimating is not None and estimating.busy)
         if idle and (at_once or self.round.due(time.monotonic())):
@@ -396,61 +370,10 @@ class AgentNode(ManagedNode):
             (inputs, began), self._pending = self._pending, None
             self._decide(inputs, began)
 
-    def _free_step(self) -> tuple[int, float]:
-        """Free-running: the step of the node's clock, and the part of its period that has passed."""
-        now = self._now() / self.config.period
-        step = int(now + ROUNDING)
-        return step, max(now - step, 0.0)
-
-    def _on_sensor(self) -> None:
-        """Free-running: a sensor has spoken; when all have in this period, the step begins."""
-        step, part = self._free_step()
-        if self._begun and step > self._sensed:
-            self._sense(step, part)
-
-    def _on_clock(self) -> None:
-        """Free-running: at its phase a step is decided with what is there."""
-        step, part = self._free_step()
-        if not self._begun or step <= self.round.done or part < PHASE:
-            return
-        if step > self._sensed and not self._sense(step, part, FRESH):
-            return
-        if step > self.round.done:
-            self._decide_when_due(at_once=True)
-
-    def _sense(self, step: int, part: float, age: float = 0.0) -> bool:
-        """Begin a step with the values of its period, and tell them the neighbours; False where one is missing.
-
-        `age`: periods before this one in which a value may have come whose message does not say when it was taken.
-        """
-        if step < self._promise.step:
-            self.diagnostics.say(
-                "journal", ERROR, "the journal's promise lies in the future of this clock", promised=self._promise.step
-            )
-            return False
-        period = self.config.period
-        state = self.readings.recent((step - ROUNDING) * period, age * period, (step + 1 - ROUNDING) * period)
-        if state is None:
-            if part >= PHASE:
-                self.diagnostics.say(
-                    "sensors", ERROR, "no fresh value from every sensor; the plan goes on without the agent"
-                )
-            return False
-        self.diagnostics.say("sensors", OK, "all sensors speak")
-        self._sensed = step
-        assert self._measured is not None
-        measured = convert.Measurement(self.agent, step, state)
-        self._measured.publish(convert.measurement_message(measured, self.layout, self.stamp(), self.run))
-        self.round.own(step, state, time.monotonic())
-        # Who is told late that the period has begun has less than the deadline left of it.
-        self._late_after = min(self.deadline, (LATEST - part) * period / self.values["speed"])
-        self._decide_when_due()
-        return True
-
     # -- the step -----------------------------------------------------------------------------------------------------
     def _decide(self, inputs: Inputs, began: float) -> None:
         decision = self.controller.step(inputs.step, inputs.state, inputs.neighbour_states)
-        allowed = self.deadline if self.values["timing"] == "lockstep" else self._late_after
+        allowed = self.deadline if self.free is None else self.free.late_after
         if time.monotonic() - began > allowed and self._last is not None:  # before the first no plan runs without it
             self._drop(decision, inputs, time.monotonic() - began, allowed)
             return
@@ -542,9 +465,9 @@ class AgentNode(ManagedNode):
         """Promise and report."""
         stamp = command.header.stamp
         forecast = convert.forecast_message(promise, stamp, self.run)
-        free, new_epoch = self.values["timing"] == "free", promise.iteration != self._said.iteration
+        new_epoch = promise.iteration != self._said.iteration
         self._held = None
-        if free and self.round.actuators_tell and self.renewed(decision) and not new_epoch:
+        if self.free is not None and self.round.actuators_tell and self.renewed(decision) and not new_epoch:
             self._held = (decision, inputs, forecast)
         else:
             self._promised(decision, forecast)
@@ -630,7 +553,8 @@ class AgentNode(ManagedNode):
         """Now, for headers."""
         return self.get_clock().now().to_msg()
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Plant time of this node's clock [s]."""
         return float(self.get_clock().now().nanoseconds) * 1e-9
 
 
