@@ -21,6 +21,7 @@ from rmpc_ros.errors import ConfigError
 Kind = Literal["agent", "plant", "monitor", "recorder", "learner"]
 SOCKETS = {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4?sockets_size=2MB"}  # 2 MB hold the burst of a hundred agents' sensors
 PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+PEERS = "ROS_STATIC_PEERS"
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 Profile = Literal["SENSOR", "STEP", "PROMISE", "ROUNDS", "REPORT", "UPDATE", "STATUS", "CLOCK"]
 
@@ -73,7 +74,7 @@ def transport(discovery: str | None = None) -> dict[str, str]:
     discovery : range that is wanted; by default ROS_AUTOMATIC_DISCOVERY_RANGE of this environment
     """
     other = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
-    if any(name in os.environ for name in (*SOCKETS, *PROFILES)) or not other.startswith("rmw_fastrtps"):
+    if any(name in os.environ for name in (*SOCKETS, *PROFILES, PEERS)) or not other.startswith("rmw_fastrtps"):
         return {}
     if (discovery or os.environ.get(RANGE)) == "LOCALHOST":
         return {RANGE: "SYSTEM_DEFAULT", PROFILES[0]: str(shipped_file("fastdds_localhost.xml"))}

@@ -192,6 +192,22 @@ def test_a_change_of_controller_that_came_too_late_takes_place_in_the_next_step(
     assert agent.transfer.bump <= 0.5 + 1e-6
 
 
+def test_a_pid_whose_takeover_came_too_late_takes_over_in_the_next_step_with_an_epoch_of_its_own(designs):
+    design = designs["reactor1"]
+    agent = LadderAgent(design, {}, "robust")
+    agent.start(0)
+    for step in range(6):
+        last = agent.step(step, design.steady_state)
+    agent.set_mode("pid")
+    assert agent.step(6, design.steady_state).forecast.iteration == last.forecast.iteration + 1
+    agent.start(5, last.forecast)
+    agent.dropped(6, design.steady_state, last.plan)
+    again = agent.step(7, design.steady_state)
+    assert "from robust to pid" in again.report.reason
+    assert again.forecast.iteration == last.forecast.iteration + 1
+    assert again.forecast.scale[1] == pytest.approx(again.forecast.terminal_scale)  # the invariant box, no MPC's tube
+
+
 # -- transfers --------------------------------------------------------------------------------------------------------
 def climb(config, designs, order, dwell=6):
     """All agents through a row of modes; returns every transfer and the loop's figures."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from ros_plant import make as node_of
 from rmpc_ros import bringup
 from rmpc_ros.config import load_plant
 from rmpc_ros.mpc.backup import BackupPlan
+from rmpc_ros.network.journal import Journal
+from rmpc_ros.network.proposal import from_record
 from rmpc_ros.nodes import convert
 from rmpc_ros.nodes.agent import AgentNode
 from rmpc_ros.nodes.checks import Layout
 from rmpc_ros.nodes.free import PHASE, FreeRunning
 from rmpc_ros.nodes.plant import CLOCK_TICKS, PlantNode
+from rmpc_ros.nodes.round import Inputs
 
 pytestmark = pytest.mark.processes
 
@@ -48,8 +52,8 @@ def make(kind: str, **changes: Any) -> Any:
 class Hand:
     """Drives one agent node by hand: clock, sensors and what the actuators say."""
 
-    def __init__(self) -> None:
-        self.node: AgentNode = make("agent", mode="robust", autostart=False)
+    def __init__(self, journal: Path | None = None) -> None:
+        self.node: AgentNode = make("agent", mode="robust", autostart=False, journal=str(journal or ""))
         node = self.node
         assert node.free is not None
         self.free: FreeRunning = node.free
@@ -128,7 +132,54 @@ def test_a_promise_that_the_actuators_never_confirm_is_never_said(hand: Hand) ->
     hand.decide(1)
     hand.decide(2)
     assert hand.node.late == 1
-    assert all(m.horizon < hand.said[0].horizon for m in hand.said[1:])
+    assert [m.step for m in hand.said] == [0, 2]
+    assert hand.said[1].horizon == hand.said[0].horizon - 2  # the promise of step 0 again
+
+
+def newest(journal: Path) -> int:
+    """Step of the promise that a restart would go on with."""
+    record = Journal(journal).read()
+    assert record is not None
+    return from_record(record.payload)[0].step
+
+
+def test_a_promise_that_was_taken_back_is_not_in_the_journal(ros: None, tmp_path: Path) -> None:
+    hand = Hand(tmp_path / "reactor1.journal")
+    hand.decide(0)
+    hand.applied(0)
+    hand.decide(1)
+    assert newest(tmp_path / "reactor1.journal") == 0
+    hand.applied(1)
+    assert newest(tmp_path / "reactor1.journal") == 1
+    hand.decide(2)
+    hand.applied(2, change=0.5)
+    hand.end()
+    assert newest(tmp_path / "reactor1.journal") == 1
+    back = Hand(tmp_path / "reactor1.journal")
+    assert back.node.promise.step == 1
+    back.decide(5)  # what runs at its actuators is not known: its first command comes with the old promise
+    assert (back.said[-1].step, back.said[-1].horizon) == (5, back.node.design.horizon - 4)
+    back.free.late_after = -1.0
+    back.end()
+
+
+def test_who_comes_back_drops_a_late_decision_and_who_comes_first_does_not(ros: None, tmp_path: Path) -> None:
+    for late in (0, 1):  # the first start, the second
+        hand = Hand(tmp_path / "reactor1.journal")
+        node, step = hand.node, 3 * late
+        inputs = Inputs(step, node.design.steady_state, {}, (), ())
+        node._decide(inputs, time.monotonic() - 1.0, 0.5)
+        assert node.late == late
+        hand.end()
+
+
+def test_nothing_is_given_away_on_a_promise_that_is_held_back(hand: Hand) -> None:
+    hand.decide(0)
+    hand.applied(0)
+    hand.decide(1)
+    assert not hand.node.renewed(hand.node._decision)
+    hand.applied(1)
+    assert hand.node.renewed(hand.node._decision)
 
 
 def test_values_of_an_earlier_period_are_not_the_state_of_this_one(hand: Hand) -> None:

@@ -345,7 +345,7 @@ def test_after_a_late_decision_the_controller_continues_what_the_actuators_did()
     rest = node.design.steady_state
     hot = rest + np.array([0.0, 0.0, 1.0])
     for step, state, began in ((0, hot, np.inf), (1, hot, -np.inf), (2, rest, np.inf)):
-        node._decide(Inputs(step, state, {}, (), ()), began)
+        node._decide(Inputs(step, state, {}, (), ()), began, node.deadline)
         if step == 0:
             plan = node._decision.plan
     assert node.late == 1 and node._decision.step == 2

@@ -43,7 +43,14 @@ def test_what_the_user_has_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def untouched(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment in which the user has chosen nothing."""
-    for name in ("ROS_DOMAIN_ID", "RMW_IMPLEMENTATION", bringup.RANGE, *bringup.SOCKETS, *bringup.PROFILES):
+    for name in (
+        "ROS_DOMAIN_ID",
+        "RMW_IMPLEMENTATION",
+        bringup.PEERS,
+        bringup.RANGE,
+        *bringup.SOCKETS,
+        *bringup.PROFILES,
+    ):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -74,6 +81,12 @@ def test_who_has_a_profile_keeps_it(untouched: pytest.MonkeyPatch, name: str) ->
     with Domain() as domain:
         assert set(domain.environment) == {"ROS_DOMAIN_ID", bringup.RANGE}
         assert domain.environment[bringup.RANGE] == "LOCALHOST"
+
+
+def test_peers_elsewhere_are_not_cut_off(untouched: pytest.MonkeyPatch) -> None:
+    untouched.setenv(bringup.RANGE, "LOCALHOST")
+    untouched.setenv("ROS_STATIC_PEERS", "192.0.2.7")
+    assert bringup.transport() == {}
 
 
 def test_another_middleware_is_told_nothing_about_fast_dds(untouched: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,7 @@ class DayPlan:
         """Decay per day at the reference temperature, and what it rests on."""
         catalyst = self.case.learning.campaign.catalyst
         anchor, wear = activity, 0.0
-        renewed = activity > before.get("activity", 0.0) + RENEWED * (catalyst.fresh - catalyst.floor)
+        renewed = "anchor" not in before or activity > before["activity"] + RENEWED * (catalyst.fresh - catalyst.floor)
         if not renewed:
             warmth = states[self.case.temperatures].mean() - catalyst.reference
             anchor, wear = before["anchor"], before["wear"] + days * float(np.exp(catalyst.sensitivity * warmth))

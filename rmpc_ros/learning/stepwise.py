@@ -79,6 +79,10 @@ class Stepwise:
             return None
         return self._complete(begun, state, begun.commanded if applied is None else applied)
 
+    def lose(self) -> None:
+        """The step that began last will not be completed."""
+        self._begun = None
+
     def _complete(self, begun: Begun, after: Vector, applied: Vector) -> Transition:
         """Neighbours of whom the state or the promise of the step is missing are left out."""
         design, step = self._design, begun.step

@@ -229,13 +229,14 @@ class LadderAgent(Agent):
             return
         self._last_input, self._deviation, self._about, self._ramp, self._changed, self.transfer = self._before
         self._before, self._fresh = None, True
+        if self._changed is not None:  # the change has not taken place either: the next step begins it again
+            self._take_charge(self._changed)
+            self._changed = None
         if plan is None or not np.all(np.isfinite(state)):
             return
         u = self._normalised(PlanFollower(plan).input(step, state))
         self._last_input, self._deviation = u, u - self.design.model.K @ self.design.normalise(state)
         self._about = self._deviation.copy()
-        if self._changed is not None:
-            self._continued = u
 
     # -- the control step ---------------------------------------------------------------------------------------------
     def look(

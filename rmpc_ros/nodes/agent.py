@@ -172,7 +172,7 @@ class AgentNode(ManagedNode):
             self.listen(ForecastSet, f"{self.base}/{name}/forecast", partial(self.on_forecast, name), qos.PROMISE)
             self.listen(Measurement, f"{self.base}/{name}/measurement", partial(self._on_neighbour, name), qos.STEP_NOW)
         self._opened, self._begun = time.monotonic(), False
-        self._pending: tuple[Inputs, float] | None = None
+        self._pending: tuple[Inputs, float, float] | None = None  # when it began, and the seconds it has
         opened: list[AgentPart] = []
         try:
             for part in self.parts:
@@ -203,6 +203,7 @@ class AgentNode(ManagedNode):
 
     def _first_promise(self) -> core.ForecastSet:
         """The newest commitment of this run from the journal, or the invariant box for all time."""
+        self._resumed = False
         record = self.journal.read() if self.journal is not None else None
         if record is not None and facts_of(record.payload).get("run") == self.run:
             try:
@@ -213,6 +214,7 @@ class AgentNode(ManagedNode):
                 raise ConfigError(
                     f"{self.values['journal']}: {error}; remove it only if no neighbour relies on it"
                 ) from error
+            self._resumed = True
             self.diagnostics.say(
                 "journal",
                 OK,
@@ -360,22 +362,22 @@ class AgentNode(ManagedNode):
 
     def prepare(self, inputs: Inputs, began: float) -> None:
         """Everything the step may use is here."""
-        self._pending = inputs, began
+        self._pending = inputs, began, self.deadline if self.free is None else self.free.late_after
         for part in self.parts:
             part.prepare(inputs)
 
     def go_on(self) -> None:
         """Decide the step that is prepared, once every part is ready."""
         if self._pending is not None and all(part.ready(time.monotonic()) for part in self.parts):
-            (inputs, began), self._pending = self._pending, None
-            self._decide(inputs, began)
+            (inputs, began, allowed), self._pending = self._pending, None
+            self._decide(inputs, began, allowed)
 
     # -- the step -----------------------------------------------------------------------------------------------------
-    def _decide(self, inputs: Inputs, began: float) -> None:
+    def _decide(self, inputs: Inputs, began: float, allowed: float) -> None:
         decision = self.controller.step(inputs.step, inputs.state, inputs.neighbour_states)
-        allowed = self.deadline if self.free is None else self.free.late_after
-        if time.monotonic() - began > allowed and self._last is not None:  # before the first no plan runs without it
-            self._drop(decision, inputs, time.monotonic() - began, allowed)
+        taken = time.monotonic() - began
+        if taken > allowed and (self._last is not None or self._resumed):  # before a first command no plan runs
+            self._drop(decision, inputs, taken, allowed)
             return
         self.counts[decision.mode] += 1
         command = self._act(decision)
@@ -386,9 +388,13 @@ class AgentNode(ManagedNode):
 
     def _in_force(self, inputs: Inputs) -> bool:
         """Whether what this agent commands is what its actuators do."""
-        if inputs.step == 0 or not self.round.actuators_tell:  # real actuators tell nothing: the deadline must do
+        if inputs.step == 0:
             return True
-        if self._last is None or inputs.applied is None:
+        if self._last is None:  # it has just come (back): what runs there is not its own
+            return False
+        if not self.round.actuators_tell:  # real actuators tell nothing: the deadline must do
+            return True
+        if inputs.applied is None:
             return False
         step, command, _ = self._last
         return step == inputs.step - 1 and np.array_equal(inputs.applied, np.array(command.values))
@@ -399,7 +405,8 @@ class AgentNode(ManagedNode):
         A new epoch is announced whatever happens: the old promise is broken, and neighbours must know.
         """
         new_epoch = decision.forecast.iteration != self._promise.iteration
-        journalled = (in_force or new_epoch) and self._journalled(decision)
+        held = self.free is not None and self.round.actuators_tell and not new_epoch  # written when it is confirmed
+        journalled = (in_force or new_epoch) and (held or self._journalled(decision))
         self._sound = in_force and journalled
         if self._sound or new_epoch:
             self._promise = decision.forecast
@@ -412,7 +419,7 @@ class AgentNode(ManagedNode):
 
         Only then others may be told to rely on more than the promise: a new epoch is announced without all that.
         """
-        return self._sound and self._promise is decision.forecast
+        return self._held is None and self._sound and self._promise is decision.forecast
 
     def _journalled(self, decision: Decision) -> bool:
         if self.journal is None:
@@ -493,7 +500,11 @@ class AgentNode(ManagedNode):
             return
         if applied.step == decision.step and np.array_equal(applied.values, np.array(command.values)):
             self._held = None
-            self._promised(decision, forecast)
+            if self._journalled(decision):
+                self._promised(decision, forecast)
+            else:
+                self._sound = False
+                self._promise = self.controller.start(decision.step, carried(self._said, decision.step))
             return
         self._take_back("came too late for the actuators")
 

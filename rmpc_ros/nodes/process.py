@@ -36,6 +36,7 @@ NODES = {
 
 
 AUTOGROUP = Path("/proc/self/autogroup")
+TRIES, BETWEEN = 10, 0.13  # seconds
 LOOK = 0.1
 """Seconds between two looks at whether to go on; in between there is only the work."""
 
@@ -56,8 +57,18 @@ def give_way(niceness: int) -> None:
     if niceness <= 0:
         return
     os.nice(niceness)
-    if AUTOGROUP.exists() and os.getsid(0) == os.getpid():  # else the session is not this process's own
-        AUTOGROUP.write_text(str(niceness), encoding="ascii")
+    if not AUTOGROUP.exists() or os.getsid(0) != os.getpid():  # the session is not this process's own
+        return
+    for _ in range(TRIES):
+        try:
+            AUTOGROUP.write_text(str(niceness), encoding="ascii")
+            return
+        except BlockingIOError:  # without privileges Linux takes one such word in 0.1 s from all processes together
+            time.sleep(BETWEEN)
+        except OSError as error:
+            print(f"priority of the session not lowered: {error}", file=sys.stderr)
+            return
+    print("priority of the session not lowered: the system was busy with others", file=sys.stderr)
 
 
 class Process:

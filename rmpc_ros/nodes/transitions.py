@@ -67,6 +67,8 @@ class Transitions(AgentPart):
     # -- the step -----------------------------------------------------------------------------------------------------
     def decided(self, decision: Decision, inputs: Inputs) -> None:
         """Complete the step before, remember this one."""
+        if inputs.applied is None and self.node.round.actuators_tell:
+            self.stepwise.lose()  # what the actuators did was not heard: the command may have come too late
         done = self.stepwise.decided(
             inputs.step,
             inputs.state,
