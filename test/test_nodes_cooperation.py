@@ -35,7 +35,7 @@ class Node:
         self.diagnostics, self.bus, self.mode = Diagnostics(name), bus, mode
         self.controller = LadderAgent(self.design, {}, mode)
         self.controller.start(0)
-        self.round = SimpleNamespace(silent=set())
+        self.round, self.free = SimpleNamespace(silent=set()), None
 
     def mode_word(self, word):
         return word or self.config.agents[self.agent].mode or self.config.controller.mode

@@ -24,11 +24,13 @@ from rmpc_ros.nodes.agent_part import AgentPart
 from rmpc_ros.nodes.checks import Peers
 from rmpc_ros.nodes.convert_rounds import proposal_from, proposal_message
 from rmpc_ros.nodes.diagnostics import OK, WARN
+from rmpc_ros.nodes.managed import TICK
 from rmpc_ros.nodes.round import Inputs
 
 if TYPE_CHECKING:
     from rmpc_ros.nodes.agent import AgentNode
 
+LOOKS = 5  # the time for the rounds is looked at so many times
 PATIENCE = 3.0  # seconds at the start for partners to listen: one that is not there is not waited for longer
 COOPERATES = ("cooperative", "learned")  # modes of a plant file
 
@@ -72,6 +74,14 @@ class Rounds(AgentPart):
         for name in self._partners:
             topic = f"{self.node.base}/{name}/negotiation"
             self.node.listen(Negotiation, topic, partial(self._on_message, name), qos.ROUNDS)
+        # The node's own tick is too coarse to end the rounds of a short period in time.
+        short = self.node.free is not None and self._talks and self._time < LOOKS * TICK
+        self._timer = self.node.every(self._time / LOOKS, self.node.go_on, self.node.wall) if short else None
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self.node.destroy_timer(self._timer)
 
     def connected(self, waited: float) -> bool:
         """A round that a partner does not hear would cost the first step all its time."""
@@ -83,7 +93,8 @@ class Rounds(AgentPart):
         """The first round, or the word that there will be none."""
         controller = self.node.controller
         self._step, self._done, self._failure = inputs.step, False, ""
-        self._began = time.monotonic()
+        # Free-running, waiting for neighbours' news has used a part of the time already.
+        self._began = time.monotonic() if self.node.free is None else self.node.round.arrived()
         for rounds in self._heard.values():
             for key in [key for key in rounds if key[0] < inputs.step]:
                 del rounds[key]
