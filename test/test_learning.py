@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pettingzoo.test import parallel_api_test, parallel_seed_test
+from short_plant import short_plant
 
 from rmpc_ros.cli import main
 from rmpc_ros.config import load_plant
@@ -33,13 +34,7 @@ from rmpc_ros.learning.train import TrainOptions, train
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped campaign plant with short campaigns and windows."""
-    text = shipped_plant("reactor_separator_campaign").read_text(encoding="utf-8")
-    for old, new in (("days: 21", "days: 3"), ("window: 24", "window: 8"), ("average: 12", "average: 4")):
-        assert old in text
-        text = text.replace(old, new)
-    path = tmp_path_factory.mktemp("plant") / "short.yaml"
-    path.write_text(text, encoding="utf-8")
-    return path
+    return short_plant(tmp_path_factory.mktemp("plant"), days=3, window=8, average=4)
 
 
 @pytest.fixture(scope="module")

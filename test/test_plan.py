@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from short_plant import short_plant
 
 from rmpc_ros.cli import main
 from rmpc_ros.config import load_plant
-from rmpc_ros.config.shipped import shipped_plant
 from rmpc_ros.errors import DataError
 from rmpc_ros.learning.campaign import Campaigns, observation_size
 from rmpc_ros.learning.case import LearningCase, learning_case
@@ -24,13 +24,7 @@ from rmpc_ros.learning.value_training import train_plan
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    text = shipped_plant("reactor_separator_campaign").read_text(encoding="utf-8")
-    for old, new in (("days: 21", "days: 4"), ("window: 24", "window: 6"), ("average: 12", "average: 3")):
-        assert old in text
-        text = text.replace(old, new)
-    path = tmp_path_factory.mktemp("plant") / "short.yaml"
-    path.write_text(text, encoding="utf-8")
-    return path
+    return short_plant(tmp_path_factory.mktemp("plant"), days=4, window=6, average=3)
 
 
 @pytest.fixture(scope="module")

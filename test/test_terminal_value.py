@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from short_plant import short_plant
 
 from rmpc_ros.cli import main
 from rmpc_ros.config import load_plant
@@ -175,13 +176,7 @@ def test_a_terminal_value_that_cannot_be_one_is_refused(change, named) -> None:
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    text = shipped_plant("reactor_separator_campaign").read_text(encoding="utf-8")
-    for old, new in (("days: 21", "days: 4"), ("window: 24", "window: 6"), ("average: 12", "average: 3")):
-        assert old in text
-        text = text.replace(old, new)
-    path = tmp_path_factory.mktemp("plant") / "short.yaml"
-    path.write_text(text, encoding="utf-8")
-    return path
+    return short_plant(tmp_path_factory.mktemp("plant"), days=4, window=6, average=3)
 
 
 def test_study_terminal_value_says_gains_share_and_times(short: Path, tmp_path: Path, capsys) -> None:

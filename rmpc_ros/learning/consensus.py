@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from rmpc_ros.errors import DataError
 from rmpc_ros.learning.curves import GAIN, Row
 from rmpc_ros.learning.experience import Experience
-from rmpc_ros.learning.policy import HIDDEN, Actor, write_atomically
+from rmpc_ros.learning.policy import HIDDEN, Actor, read_checkpoint, write_atomically
 
 Array = NDArray[np.float64]
 Gather = Callable[[Array, Array, np.random.Generator], Experience]
@@ -225,11 +225,7 @@ class ConsensusTrainer:
             It cannot be read, or belongs to another training.
         """
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if document["what"] != json.loads(json.dumps(what | {"settings": asdict(self.options)})):
-                raise DataError(
-                    f"checkpoint {path} belongs to another training; leave --resume out, or use another --out"
-                )
+            document = read_checkpoint(path, what | {"settings": asdict(self.options)})
             for name in ("theta", "critics", "first", "second", "best"):
                 setattr(self, name, np.array(document[name], float))
             value = document["best_value"]

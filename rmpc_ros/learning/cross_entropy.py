@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rmpc_ros.errors import DataError
 from rmpc_ros.learning.curves import GAIN, Row
-from rmpc_ros.learning.policy import write_atomically
+from rmpc_ros.learning.policy import read_checkpoint, write_atomically
 
 Array = NDArray[np.float64]
 Objective = Callable[[Array, np.random.Generator], Array]
@@ -74,9 +74,7 @@ class CemState:
             It cannot be read, or belongs to another training.
         """
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if document["what"] != json.loads(json.dumps(what)):
-                raise DataError(f"checkpoint {path} belongs to {document['what']}, not to {what}")
+            document = read_checkpoint(path, what)
             generator = np.random.default_rng()
             generator.bit_generator.state = document["generator"]
             curve = [{str(n): float(v) for n, v in row.items()} for row in document["curve"]]

@@ -239,6 +239,24 @@ def read_document(path: Path) -> tuple[dict[str, Any], int]:
     return content, version
 
 
+def read_checkpoint(path: Path, what: dict[str, Any]) -> dict[str, Any]:
+    """Document of a checkpoint of the training `what`.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or belongs to another training.
+    """
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        fits = document["what"] == json.loads(json.dumps(what))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"checkpoint {path} cannot be used: {error!r}") from error
+    if not fits:
+        raise DataError(f"checkpoint {path} belongs to another training; leave --resume out, or use another --out")
+    return document
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file in one step, so that a program killed here leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from rmpc_ros.learning.experience import training_scenarios
 from rmpc_ros.learning.objectives import rollout
 from rmpc_ros.learning.plan import Plan
 from rmpc_ros.learning.planner import Planner
-from rmpc_ros.learning.policy import write_atomically
+from rmpc_ros.learning.policy import read_checkpoint, write_atomically
 from rmpc_ros.learning.surrogate import Surrogate
 from rmpc_ros.learning.targets import Targets
 from rmpc_ros.learning.terminal_value import TerminalValue, fit_value, live_passages
@@ -128,9 +128,7 @@ class ValueTrainer:
             It cannot be read, or belongs to another training.
         """
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if document["what"] != json.loads(json.dumps(what)):
-                raise DataError(f"checkpoint {path} belongs to {document['what']}, not to {what}")
+            document = read_checkpoint(path, what)
             value = TerminalValue.from_dict(document["value"])
             rows = [{str(n): float(v) for n, v in row.items()} for row in document["curve"]]
             self._generator.bit_generator.state = document["generator"]
